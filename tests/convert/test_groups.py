@@ -190,7 +190,7 @@ def test_codes_in_later_frames_of_a_store_are_found(tmp_path):
     rates = open_one(tmp_path / "out").read(range(12))
     assert np.isnan(rates[6:, :3]).all()
     np.testing.assert_allclose(rates[:6], fields[:6] * 0.1, rtol=1e-6)
-    assert err.count(f"{path}: rr: 255, which would be 25.5 mm/h, is taken as missing") == 1
+    assert err.count(f"{path}: rr: 255, which would be 25.5 mm/h in") == 1
 
 
 def test_warnings_about_a_store_name_it_once(tmp_path):

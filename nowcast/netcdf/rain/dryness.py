@@ -5,6 +5,7 @@ cell of the record would be wet.
 """
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,8 @@ _LARGEST = 6  # number of largest values of an integer type that may be codes
 DOUBT = "Are its units right?"
 INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h; if more than this fraction of known cells reaches it, the units are doubted
 _FIRST_CELLS = 64  # cells of a frame that are checked first: a dry one excludes an outage
+_CODE = re.compile(r"9{2,}|32767|65535")  # significant digits of codes: of 9999.9, 99.9, and of unpacked largest integers
+_LEAST_CODE = 50.0  # mm/h, from which on 99 or 99.9 is a code if it is frequent
 _RARE, _FEWEST = 5, 20  # a code is this many times as frequent as the ten numbers below it, and in at least so many cells
 
 
@@ -178,13 +181,13 @@ def _codes(missing: np.ndarray, packing: Packing, conversion: Conversion) -> lis
 
 
 def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Take undeclared largest numbers of 8 or 16 bits as missing if they cannot be rain.
+    """Take undeclared largest numbers as missing if they cannot be rain.
 
-    They are far more frequent than the ten numbers below them and more rain than is credible. For bytes without any
-    declaration one of the two is enough for 255.
+    Those of 8 or 16 bits are far more frequent than the ten numbers below them and more rain than is credible. For bytes
+    without any declaration one of the two is enough for 255.
     """
     kind = np.dtype(stored.dtype.str.replace("i", "u")) if packing.unsigned else stored.dtype
-    if kind.kind == "f" and not conversion.zr:
+    if kind.kind == "f" or (kind.itemsize > 2 and not packing.unsigned):
         return _without_repeated(stored, packing, conversion)
     if kind.kind not in "iu" or kind.itemsize > 2 or packing.high < np.inf:
         return packing, None
@@ -201,7 +204,7 @@ def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversio
             is_bare_byte and number == most and (is_frequent or is_incredible)
         ):
             found.append(number)
-            remarks += [f"{number}, which would be {_as_text(rate)}"] if count else []
+            remarks += [_told(number, rate, count / numbers.size)] if count else []
     if not found:
         return packing, None
     are = "are" if len(remarks) > 1 else "is"
@@ -211,16 +214,37 @@ def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversio
 
 
 def _without_repeated(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Take the largest value of floating-point fields as missing if it is a whole number, frequent and not credible as rain."""
+    """Take as missing numbers that are not credible as rain and far more frequent than the others as high, in any unit.
+
+    Whole numbers count, the numbers of `_CODE`, and what would be more than HIGHEST: that is missing in any case, but no reason
+    to doubt the units.
+    """
+    remarks = []
+    while len(remarks) < _MOST_CODES and (code := _repeated(stored, packing, conversion)):
+        number, remark = code
+        remarks.append(remark)
+        packing = replace(packing, missing=(*packing.missing, number))
+    are = "are" if len(remarks) > 1 else "is"
+    return packing, f"{' and '.join(remarks)}, {are} taken as missing" if remarks else None
+
+
+def _repeated(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[float, str] | None:
+    """Return the number that `_without_repeated` takes as missing next, with what it would be; None if there is none."""
     rates = decode(stored, packing, conversion)
-    highest = rates[np.isfinite(rates)].max(initial=0)
-    number = float(stored[rates == highest][0]) if highest >= INCREDIBLE else np.nan
-    count, others = (stored == number).sum(), ((rates > 0.8 * highest) & (rates < highest)).sum()
-    if not (number.is_integer() and count >= _FEWEST and count > max(_RARE * others, _FEW * stored.size)):
-        return packing, None
-    return replace(
-        packing, missing=(*packing.missing, number)
-    ), f"{number:g}, which would be {_as_text(highest)}, is taken as missing"
+    highest = rates[~np.isnan(rates)].max(initial=0)
+    if highest < _LEAST_CODE or (conversion.zr and np.isfinite(highest)):  # many radars end at 60 dBZ
+        return None
+    numbers, counts = np.unique(stored[rates >= 0.8 * highest], return_counts=True)
+    number, count = float(numbers[counts.argmax()]), int(counts.max())
+    is_code = bool(_CODE.fullmatch(f"{number:.7g}".replace(".", "").strip("0")))
+    if highest < INCREDIBLE:
+        least = _MUCH if is_code else 1.0
+    else:
+        least = 0.0 if is_code or np.isinf(highest) else _FEW if number.is_integer() else 1.0
+    if count < _FEWEST or count <= max(_RARE * (counts.sum() - count), least * stored.size):
+        return None
+    rate = float(rates[stored == numbers[counts.argmax()]][0])
+    return number, _told(number, rate, count / stored.size)
 
 
 def _rate(number: int, kind: np.dtype, own: np.dtype, packing: Packing, conversion: Conversion) -> float:
@@ -228,5 +252,7 @@ def _rate(number: int, kind: np.dtype, own: np.dtype, packing: Packing, conversi
     return float(decode(np.full(1, number, kind).view(own), packing, conversion)[0])
 
 
-def _as_text(rate: float) -> str:
-    return f"{rate:.4g} mm/h" if np.isfinite(rate) else f"more than {HIGHEST:.0f} mm/h"
+def _told(number: float, rate: float, share: float) -> str:
+    """Return the text about a code that would be a rate, mm/h, in a share of the cells."""
+    shown = f"more than {HIGHEST:.0f}" if np.isinf(rate) else f"{rate:.4g}" if rate < 1000 else f"{rate:.0f}"
+    return f"{number:.7g}, which would be {shown} mm/h in {100 * share:.2g} % of the cells"

@@ -99,7 +99,8 @@ def test_the_largest_byte_is_missing_if_it_is_frequent_or_incredible(tmp_path, c
     numbers = np.where(ABSENT, 255, np.arange(48 * 60).reshape(2, 24, 60) % 150).astype("u1")
     path = write(tmp_path / "a.nc", numbers, **attributes)
     np.testing.assert_array_equal(np.isnan(read_one(path)), ABSENT)
-    assert caplog.messages == [f"{path}: rr: 255, which would be {rate} mm/h, is taken as missing"]
+    share = f"{100 * ABSENT.mean():.2g}"
+    assert caplog.messages == [f"{path}: rr: 255, which would be {rate} mm/h in {share} % of the cells, is taken as missing"]
 
 
 def test_a_largest_byte_that_is_one_of_many_values_is_rain(tmp_path, caplog):
@@ -112,13 +113,23 @@ def test_a_largest_byte_that_is_one_of_many_values_is_rain(tmp_path, caplog):
 NEAR, FAR = np.where(DRY, 0, WET), ABSENT & DRY  # cells that hold the number in question
 LARGEST = {  # stored numbers, what is told, and attributes
     "65534 beside a declared 65535": (
-        np.where(FAR, 65534, np.round(NEAR * 100)).astype("u2"), "65534, which would be 655.3 mm/h,", {
+        np.where(FAR, 65534, np.round(NEAR * 100)).astype("u2"), "65534, which would be 655.3 mm/h", {
         "fill": np.uint16(65535), "scale_factor": 0.01}),
     "32767": (
-        np.where(FAR, 32767, np.round(NEAR * 100)).astype("i2"), "32767, which would be 327.7 mm/h,", {"scale_factor": 0.01}),
-    "254 beside a declared 255": (np.where(FAR, 254, np.round(NEAR)).astype("u1"), "254, which would be 254 mm/h,", {
+        np.where(FAR, 32767, np.round(NEAR * 100)).astype("i2"), "32767, which would be 327.7 mm/h", {"scale_factor": 0.01}),
+    "254 beside a declared 255": (np.where(FAR, 254, np.round(NEAR)).astype("u1"), "254, which would be 254 mm/h", {
         "fill": np.uint8(255)}),
-    "255 of floats": (np.where(FAR, 255, NEAR).astype("f4"), "255, which would be 255 mm/h,", {}),
+    "99999 of 32 bits": (
+        np.where(FAR, 99999, np.round(NEAR * 100)).astype("i4"), "99999, which would be 1000 mm/h", {"scale_factor": 0.01}),
+    "99 dBZ": (
+        np.where(FAR, 99, 10 * np.log10(200 * NEAR.clip(0.01) ** 1.6)).astype("f4"),
+        "99, which would be more than 10000 mm/h", {"units": "dBZ"}),
+    **{
+        f"{number} of floats": (np.where(FAR, number, NEAR).astype("f4"), f"{number}, which would be {rate} mm/h", {})
+        for number, rate in (
+            (255, 255), (99.9, 99.9), (999.9, 999.9), (327.67, 327.7), (9999.99, "10000"), (65535, "more than 10000"),
+            (1e20, "more than 10000"))
+    },
 }  # fmt: skip
 
 
@@ -129,7 +140,16 @@ def test_a_frequent_number_beyond_credible_rain_is_missing(tmp_path, caplog, kin
     fields = read_one(path)
     np.testing.assert_array_equal(np.isnan(fields), FAR)
     np.testing.assert_allclose(fields[~FAR], NEAR[~FAR], atol=0.6)
-    assert caplog.messages == [f"{path}: rr: {told} is taken as missing"]
+    assert caplog.messages == [f"{path}: rr: {told} in {100 * FAR.mean():.2g} % of the cells, is taken as missing"]
+
+
+def test_several_codes_are_missing_and_few_cells_of_nines_suffice(tmp_path, caplog):
+    numbers = np.where(FAR, 65535, NEAR)
+    numbers[0, :2, :10] = 9999.9
+    path = write(tmp_path / "a.nc", numbers.astype("f4"))
+    np.testing.assert_array_equal(np.isnan(read_one(path)), numbers > 100)
+    assert "rr: 65535, which would be more than 10000 mm/h in" in caplog.text
+    assert "and 9999.9, which would be 10000 mm/h in 0.69 % of the cells, are taken as missing" in caplog.text
 
 
 def test_rare_and_varied_high_rates_are_rain(tmp_path, caplog):
