@@ -8,12 +8,14 @@ frames exactly one time step apart.
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 
 import netCDF4
 import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
+from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.packing import read_packing, stored_as
 from nowcast.netcdf.times.columns import find_columns, part_of, times_of
@@ -22,6 +24,10 @@ from nowcast.netcdf.times.variables import TimeNames, counts, is_text
 
 _DATE_NUMBERS = re.compile(r"days? as %Y%m%d\.%f", re.IGNORECASE)  # the absolute times of CDO: 20200601.25 is 6 o'clock
 _DAY = 86400  # s
+_OFFSET = re.compile(r"(:\d\d\S*|\s)\s*[+-]\d{1,2}(:?\d\d)?\s*$")  # from UTC, at the end of units
+# words of another zone than UTC in a name or a long name; attributes that name the zone, and what means UTC there
+_LOCAL = re.compile(r"\blocal\b|\b(CE[SD]?T|MES?Z|[ECMP][SD]T|JST|KST|AE[SD]T|LST)\b")
+_ZONES, _UTC = ("timezone", "time_zone", "tz"), re.compile(r"(UTC|GMT|Z|Etc/UTC|Zulu)?([+-]?0{1,2}(:?00)?)?", re.IGNORECASE)
 
 
 def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndarray:
@@ -43,12 +49,23 @@ def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndar
         return _parse_times(_in_order(variable, _read_text(variable, dims), dims), where)
     stored, resolution = unpacked(variable, dims, where)
     declared = text(variable, "units") or ""
+    _warn_of_zone(variable, declared, file)
     if not counts(variable):
         is_dated = _DATE_NUMBERS.fullmatch(declared)
         dated = _dated_times(stored, resolution) if is_dated else _stamped_times(stored, resolution)
         if dated is not None:
             return dated
     return decode_times(stored, declared, text(variable, "calendar") or "standard", where, resolution=resolution)
+
+
+def _warn_of_zone(variable, declared: str, file: str) -> None:
+    """Warn, once per folder, if numbers without an offset from UTC in their units are said to be in another zone."""
+    words = variable.name.replace("_", " "), text(variable, "long_name") or ""
+    said = next((name for name in words if _LOCAL.search(name.replace("Local", "local"))), None)
+    zone = next((zone for name in _ZONES if (zone := text(variable, name)) and not _UTC.fullmatch(zone)), said)
+    if zone and not _OFFSET.search(declared):
+        hint = 'If they are not, state the offset in its units, as in "minutes since 2020-06-01 00:00 +2:00".'
+        warn_once(Path(file), f'{variable.name} says "{zone[:40]}" and no offset from UTC: its times are read as UTC.\n{hint}')
 
 
 def read_periods(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndarray:

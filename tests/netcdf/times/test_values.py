@@ -205,3 +205,33 @@ def test_times_that_are_even_in_their_own_way_stay(tmp_path, caplog, seconds):
     record = open_one(write_record(tmp_path / "a.nc", np.zeros((len(seconds), 4, 4)), times=moments(seconds)))
     np.testing.assert_array_equal(record.times, moments(seconds))
     assert not caplog.records
+
+
+ZONES = {  # attributes of the times, and what is told
+    "local": ({"long_name": "Local time"}, "Local time"),
+    "a zone": ({"long_name": "time in CEST"}, "time in CEST"),
+    "its name": ({"time_zone": "Europe/Rome", "long_name": "time"}, "Europe/Rome"),
+    "an offset": ({"timezone": "UTC+2"}, "UTC+2"),
+    "an offset in the units": ({"long_name": "local time", "units": "seconds since 1970-01-01 02:00:00 +02:00"}, None),
+    "UTC": ({"long_name": "time (UTC)", "timezone": "UTC", "tz": "+00:00"}, None),
+}
+
+
+@pytest.mark.parametrize("kind", ZONES)
+def test_another_zone_without_an_offset_in_the_units_is_told(tmp_path, caplog, kind):
+    stated, said = ZONES[kind]
+    path = write(tmp_path / "a.nc", np.ones((3, 2, 2), "f4"))
+    with edit(path) as file:
+        file["time"].setncatts(stated)
+    assert open_one(path).times[0].astype(int) == START
+    told = f'{path}: time says "{said}" and no offset from UTC: its times are read as UTC.\n'
+    hint = 'If they are not, state the offset in its units, as in "minutes since 2020-06-01 00:00 +2:00".'
+    assert caplog.messages == ([told + hint] if said else [])
+
+
+def test_a_variable_that_is_called_local_time_is_told(tmp_path, caplog):
+    path = write(tmp_path / "a.nc", np.ones((3, 2, 2), "f4"))
+    with edit(path) as file:
+        file.renameVariable("time", "local_time")
+    open_one(path)
+    assert f'{path}: local_time says "local time" and no offset from UTC' in caplog.text
