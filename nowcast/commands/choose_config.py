@@ -61,7 +61,7 @@ def _from_file(path: str, settings: Sequence[str], *, run: Path | None) -> tuple
         log.info("config: %s", config_path)
     experiment = configs.read(config_path, settings)
     if run is None or not ((run / CONFIG).is_file() and is_resumable(run)):
-        return experiment, partial(configs.rewritten, config_path.read_text(encoding="utf-8"))
+        return experiment, partial(configs.rewritten, configs.read_text(config_path))
     before, _ = run_config(run, ())
     check_same(experiment, before, source=str(config_path), output=run, settings=settings)
     return run_config(run, settings)

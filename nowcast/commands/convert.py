@@ -65,6 +65,6 @@ def _text_of(path: Path | None) -> str | None:
     if path is None:
         return None
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--colours {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nowcast import config
 from nowcast.config.schema import Experiment
-from nowcast.config.toml import rewritten
+from nowcast.config.toml import read_text, rewritten
 from nowcast.errors import CheckpointError, UsageError
 from nowcast.netcdf.files import expand
 from nowcast.plan.recipe import Recipe, make_recipe
@@ -64,7 +64,7 @@ def run_config(output: Path, settings: Sequence[str]) -> tuple[Experiment, Calla
     path = output / run_folder.CONFIG
     if not path.is_file():
         raise CheckpointError(f"{output} holds no {run_folder.CONFIG} to resume with")
-    return config.read(path, settings), partial(rewritten, path.read_text(encoding="utf-8"))
+    return config.read(path, settings), partial(rewritten, read_text(path))
 
 
 def write(recipe: Recipe, output: Path) -> None:

@@ -198,6 +198,8 @@ def _explain(problems: Sequence[Mapping[str, Any]], kind: type[BaseModel], where
         return f"{dotted} is missing: the list is too short"
     if problem["type"] == "missing":
         return f"{dotted} is missing; configs are complete: copy it from a config with all keys, such as configs/radar.toml"
+    if problem["type"] == "model_type":
+        return f"{dotted} is no section; write [{dotted}] once, in single brackets, and its keys below it"
     if problem["type"] == "value_error":
         return f"{dotted}: {problem['msg'].removeprefix('Value error, ')}"
     # pydantic reports one problem for each type that a key may have; together they name all values that are allowed.

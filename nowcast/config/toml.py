@@ -17,6 +17,7 @@ from typing import Any
 import tomli_w
 
 from nowcast.config.schema import Experiment, check
+from nowcast.config.slips import parse
 from nowcast.errors import UsageError
 
 SET_BY_HAND = "set by hand"  # the comment behind a key that `--set` has changed
@@ -62,12 +63,17 @@ def read(path: str | Path, settings: Sequence[str] = ()) -> Experiment:
     if not (path.is_file() or path.is_dir()):
         raise UsageError(f"{path} is no regular file.\nExpected a TOML file.")
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the config {path}: {getattr(error, 'strerror', None) or error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from None
-    return with_settings(tree, settings, source=str(path))
+        text = read_text(path)
+    except OSError as error:
+        raise UsageError(f"cannot read the config {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"cannot read the config {path}: {error}.\nExpected text in UTF-8: save it so.") from None
+    return with_settings(parse(text, str(path)), settings, source=str(path))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a config, without the mark that some editors put before UTF-8."""
+    return path.read_text(encoding="utf-8-sig")
 
 
 def with_settings(tree: dict[str, Any], settings: Sequence[str], *, source: str) -> Experiment:

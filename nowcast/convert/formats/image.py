@@ -16,7 +16,6 @@ transparent = 0.0               # value of transparent pixels; default: missing
 """
 
 import contextlib
-import tomllib
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nowcast.config.slips import parse
 from nowcast.convert.original import FLOAT_FILL, Options, Original, Series, check_size
 from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.convert.times import time_in_name
@@ -150,9 +150,7 @@ def _table(text: str | None) -> Table:
     if text is None:
         raise UsageError("images need a colour table: --colours TABLE.toml.\nIts format is in nowcast/convert/README.md.")
     try:
-        table = Table(**tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"--colours is not valid TOML: {error}") from None
+        table = Table(**parse(text, "--colours"))
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--colours: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

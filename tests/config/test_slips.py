@@ -1,0 +1,73 @@
+"""An invalid line of TOML is quoted, with what would be right: the slips that people make when they write a config."""
+
+import pytest
+from makers import ROOT
+
+from nowcast import config
+from nowcast.errors import UsageError
+
+QUICK = ROOT / "configs" / "quickstart.toml"
+NUMBER = "a plain number, without unit, sign or sum: 10000, 0.05, 1e-3"
+POINT = "digits on both sides of the point of a number: 0.5, 1.0"
+TEXT = 'a text in quotes: "text"'
+SINGLE = r"a text with backslashes in single quotes, 'C:\radar', or with slashes in their place"
+KEY = "a key without spaces, = and a value: steps = 100"
+TIME = "a date, or a date and a time with seconds: 2020-06-01, 2020-06-01T12:00:00Z"
+SLIPS = {
+    "learning_rate = .001": POINT,
+    "learning_rate = 1.": POINT,
+    "weights = [0.5, .5]": POINT,
+    "learning_rate = 0,001": "a point in a number, not a comma: 0.5; and 10000 without one",
+    "learning_rate = 10^-3": NUMBER,
+    "steps = 10 000": NUMBER,
+    "every = 5min": NUMBER,
+    "clip = \u22121": "the minus sign of the keyboard: -1",
+    "optimizer = adamw": TEXT,
+    "records = data/sample.nc": TEXT,
+    "records = ~/radar": TEXT,
+    'optimizer = "adamw': 'a text in quotes at both ends: "text"',
+    "optimizer = “adamw”": 'straight quotes: "text"',
+    "compile = True": "true or false, in small letters",
+    r'records = "C:\data\radar"': SINGLE,
+    r'records = "C:\users\radar"': SINGLE,
+    "steps 100": KEY,
+    "steps: 100": KEY,
+    "batch size = 8": KEY,
+    "steps\u00a0= 100": "plain spaces, where this line has one that does not break",
+    "test = [2020-06-01T00:00]": TIME,
+    "betas = (0.9, 0.99)": "a list in square brackets: [1, 2]",
+    "betas = [0.9 0.99]": "a list in square brackets, with commas between its values: [1, 2]",
+    "[training": "a section in square brackets: [training]",
+    "seed = 1": "each key and each section once",
+    "[data]": "each key and each section once",
+}
+
+
+@pytest.mark.parametrize("line", SLIPS)
+def test_a_slip_is_told_with_its_line_and_what_is_right(tmp_path, line):
+    (tmp_path / "a.toml").write_text(f"[data]\nseed = 0 # 'a comment\n{line} # why\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        config.read(tmp_path / "a.toml")
+    assert str(caught.value) == f"{tmp_path / 'a.toml'} is not valid TOML, line 3: {line} # why\nExpected {SLIPS[line]}."
+
+
+def test_a_line_that_no_hint_fits_is_quoted_with_the_reason(tmp_path):
+    (tmp_path / "a.toml").write_text("steps =\n")
+    with pytest.raises(UsageError, match=r"a\.toml is not valid TOML, line 1: steps =\nInvalid value\."):
+        config.read(tmp_path / "a.toml")
+
+
+def test_files_of_windows_are_read(tmp_path):
+    expected = config.read(QUICK)
+    text = QUICK.read_text(encoding="utf-8")
+    (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert config.read(tmp_path / "a.toml") == expected
+    (tmp_path / "a.toml").write_text(text, encoding="utf-16")
+    with pytest.raises(UsageError, match=r"^cannot read the config .*\nExpected text in UTF-8: save it so\.$"):
+        config.read(tmp_path / "a.toml")
+
+
+def test_a_section_in_double_brackets_is_told(tmp_path):
+    (tmp_path / "a.toml").write_text(QUICK.read_text(encoding="utf-8").replace("[training]", "[[training]]"))
+    with pytest.raises(UsageError, match=r"toml: training is no section; write \[training\] once, in single brackets, and its"):
+        config.read(tmp_path / "a.toml")
