@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from nowcast.errors import OutputError
 from nowcast.runtime.outputs import sync, temporary_path
 
 MANIFEST = "facts.json"  # lists the contents, sizes and checksums of the other files of a cache folder
@@ -32,10 +33,15 @@ log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Return the cache folder: `$NOWCAST_CACHE`, else `nowcast` in the user's cache folder."""
-    if chosen := os.environ.get("NOWCAST_CACHE"):
-        return Path(os.path.expanduser(chosen))  # ~ is left as it is by a shell in quotes, and by those that are no shell
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nowcast"
+    """Return the cache folder: `$NOWCAST_CACHE`, else `nowcast` in the user's cache folder.
+
+    Raises OutputError (exit 5) if it is in a home folder that the system does not know, as that of many users of containers.
+    """
+    chosen = os.environ.get("NOWCAST_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "nowcast")
+    folder = os.path.expanduser(chosen)  # ~ is left as it is by a shell in quotes, and by those that are no shell
+    if folder.startswith("~"):
+        raise OutputError(f"no cache at {folder}: the home folder is unknown.\nSet NOWCAST_CACHE to a folder of yours.")
+    return Path(folder)
 
 
 def mark_used(folder: Path) -> None:

@@ -53,7 +53,13 @@ def load(source: Source, *defines: str) -> Library | None:
         _warn("no C compiler found (cc, gcc, clang or $CC)", source)
         return None
     try:
-        path = cache_folder() / "native" / f"{source.path.stem}-{_fingerprint(compiler, defines, source)}.so"
+        folder = cache_folder() / "native"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, NowcastError) as error:
+        _warn(f"the cache cannot be written ({_reason(error)}); set NOWCAST_CACHE", source)
+        return None
+    try:
+        path = folder / f"{source.path.stem}-{_fingerprint(compiler, defines, source)}.so"
         with suppress(OSError):  # not built yet, or not for this system
             if _is_whole(path):
                 return _declare(ctypes.CDLL(str(path)), source)
@@ -85,7 +91,6 @@ def forget() -> None:
 
 
 def _build(compiler: str, defines: tuple[str, ...], path: Path, source: Source) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     with replacing(path) as temporary:
         command = [compiler, *FLAGS, *(f"-D{name}" for name in defines), str(source.path), "-o", str(temporary)]

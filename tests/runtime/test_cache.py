@@ -10,6 +10,7 @@ import pytest
 from makers import write_record
 
 from nowcast.dataset.packed import pack
+from nowcast.errors import OutputError
 from nowcast.netcdf.opening import open_records
 from nowcast.runtime import cache as cache_module
 from nowcast.runtime.cache import UNUSED_DAYS, cache_folder, mark_used, remove_unused
@@ -41,6 +42,19 @@ def test_where_it_is(variables, expected, tmp_path, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == tmp_path / expected
+
+
+@pytest.mark.parametrize("chosen", ["", "~/c", "~nobody-of-this-name/c"])
+def test_an_unknown_home_is_told(monkeypatch, chosen):
+    """Of a user without a home and without an entry in the list of users, as in containers."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    monkeypatch.setenv("NOWCAST_CACHE", chosen)
+    place = chosen or "~/.cache/nowcast"
+    says = f"^no cache at {place}: the home folder is unknown\\.\nSet NOWCAST_CACHE to a folder of yours\\.$"
+    with pytest.raises(OutputError, match=says):
+        cache_folder()
 
 
 @pytest.mark.parametrize("name", [PACKED, GUIDANCE])

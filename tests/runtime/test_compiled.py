@@ -86,3 +86,16 @@ def test_a_library_that_is_whole_is_not_compiled_anew(tmp_path, cache, caplog):
             pytest.skip("no C compiler")
     assert sum(message.startswith("compiled told.c") for message in caplog.messages) == 1
     assert sorted(os.path.splitext(path.name)[1] for path in cache.rglob("told*")) == [".sha256", ".so"]
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "file"))
+    compiled.forget()
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.c").touch()
+        assert compiled.load(Source(tmp_path / f"{name}.c", name, {})) is None
+    compiled.forget()
+    (message,) = caplog.messages
+    assert message.startswith("the cache cannot be written ([Errno 20] Not a directory: ")
+    assert message.endswith("); set NOWCAST_CACHE: a are computed in torch, which takes more time")
