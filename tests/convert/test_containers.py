@@ -4,6 +4,7 @@ import errno
 import gzip
 import io
 import os
+import shutil
 import tarfile
 import zipfile
 
@@ -97,7 +98,7 @@ def test_a_full_temporary_folder_is_no_damage_of_the_archive(tmp_path, monkeypat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (tmp_path / "a.tar").write_bytes(packed(FRAMES))
-    monkeypatch.setattr("shutil.copyfileobj", full)
+    monkeypatch.setattr(shutil, "copyfileobj", full)
     says = r"-bin cannot be written: No space left on device\.\nIs the disk full \(free: .*\), or the folder read-only\?"
     expect(5, "convert", tmp_path / "a.tar", "--output", tmp_path / "out", "--processes", 1, says=says)
 

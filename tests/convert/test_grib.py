@@ -3,6 +3,7 @@
 import errno
 import gzip
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,7 +220,7 @@ def test_a_full_temporary_folder_is_told(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (tmp_path / "a.grib2.gz").write_bytes(gzip.compress(grib_message(np.ones((20, 30)))))
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     says = r"grib2\.gz cannot be written: No space left on device\.\nIs the disk full \(free: .*\), or the folder read-only\?"
     expect(5, "convert", tmp_path / "a.grib2.gz", "--output", tmp_path / "out", says=says)
 

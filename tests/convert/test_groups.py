@@ -3,6 +3,7 @@
 import netCDF4
 import numpy as np
 import pytest
+import xarray as xr
 from makers import command, expect
 from makers.originals import START, converted, counts, stored
 from makers.stored import open_one
@@ -285,6 +286,6 @@ def test_a_full_temporary_folder_is_no_damage(tmp_path, monkeypatch):
         raise RuntimeError("NetCDF: HDF error")  # what the library says of a disk that is full
 
     in_group(tmp_path / "a.nc", np.stack([counts()]), units="mm/h")
-    monkeypatch.setattr("xarray.Dataset.to_netcdf", full)
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", full)
     says = r"first\.nc cannot be written: NetCDF: HDF error\.\nIs the disk full \(free: .*\), or the folder read-only\?"
     expect(5, "convert", tmp_path / "a.nc", "--output", tmp_path / "out", says=says)

@@ -49,7 +49,7 @@ def test_an_unknown_home_is_told(monkeypatch, chosen):
     """Of a user without a home and without an entry in the list of users, as in containers."""
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
     monkeypatch.setenv("NOWCAST_CACHE", chosen)
     place = chosen or "~/.cache/nowcast"
     says = f"^no cache at {place}: the home folder is unknown\\.\nSet NOWCAST_CACHE to a folder of yours\\.$"
