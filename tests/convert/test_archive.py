@@ -26,6 +26,11 @@ def odim_files(folder, minutes, **options):
     return [write_odim(folder / f"{n:06d}.h5", counts(seed=n), minutes=n, **options) for n in minutes]
 
 
+def convert(*argv):
+    """Run `nowcast convert ARGV` in one process: several, for four files or more, take seconds to start."""
+    return command("convert", *argv, "--processes", 1)
+
+
 def names(folder):
     """The files in a folder, without the digest of the series in their names."""
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -37,7 +42,7 @@ def names(folder):
                                                ("file", ["000000.nc", "000005.nc", "001440.nc", "043200.nc"])])  # fmt: skip
 def test_a_record_holds_a_day_a_month_or_a_file(tmp_path, per, expected):
     odim_files(tmp_path / "in", (0, 5, DAY, 30 * DAY))
-    code, out, _ = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--per", per)
+    code, out, _ = convert(tmp_path / "in", "--output", tmp_path / "out", "--per", per)
     assert code == 0
     assert out.split() == sorted(str(path) for path in (tmp_path / "out").iterdir())
     assert names(tmp_path / "out") == expected
@@ -61,30 +66,30 @@ def test_a_record_is_a_valid_cf_file_that_tells_its_origin(tmp_path):
 
 def test_what_is_there_is_left_and_what_has_changed_is_told(tmp_path):
     odim_files(tmp_path / "in", (0, DAY))
-    convert = ("convert", tmp_path / "in", "--output", tmp_path / "out")
-    assert command(*convert)[0] == 0
+    folders = (tmp_path / "in", "--output", tmp_path / "out")
+    assert convert(*folders)[0] == 0
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     odim_files(tmp_path / "in", (5, 2 * DAY))
-    code, out, err = command(*convert)
+    code, out, err = convert(*folders)
     assert (code, len(out.split()), "20200603_RATE" in out) == (0, 1, True)
     assert "kept 2 existing records" in err
     assert "1 of them were converted from other files than the present ones" in err
     assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
-    anew = command(*convert, "--overwrite")[1].split()
+    anew = convert(*folders, "--overwrite")[1].split()
     assert len(anew) == 3
     assert len(open_records(anew[:1])[0]) == 2
 
 
 def test_another_content_of_the_same_size_is_told_and_a_copy_is_not(tmp_path):
     (path,) = odim_files(tmp_path / "in", (0,))
-    convert = ("convert", path, "--output", tmp_path / "out")
-    assert command(*convert)[0] == 0
+    one = (path, "--output", tmp_path / "out")
+    assert convert(*one)[0] == 0
     os.utime(path, (1e9, 1e9))
-    assert "other files" not in command(*convert)[2]
+    assert "other files" not in convert(*one)[2]
     size = path.stat().st_size
     write_odim(path, counts(seed=9))
     assert path.stat().st_size == size
-    assert "1 of them were converted from other files than the present ones" in command(*convert)[2]
+    assert "1 of them were converted from other files than the present ones" in convert(*one)[2]
 
 
 def test_broken_files_are_named_and_counted(tmp_path):
@@ -117,7 +122,7 @@ def test_frames_are_chosen_and_the_grid_is_cut(tmp_path):
     east, south = to_degrees(place.x[8], place.y[7], inverse=True)
     box = ",".join(f"{edge:.6f}" for edge in (west - 0.001, south - 0.001, east + 0.001, north + 0.001))
     options = ("--every", "10", "--box", box)
-    assert command("convert", tmp_path / "in", "--output", tmp_path / "out", *options)[0] == 0
+    assert convert(tmp_path / "in", "--output", tmp_path / "out", *options)[0] == 0
     (record,) = open_records([tmp_path / "out"])
     assert (record.times - START).astype(int).tolist() == [0, 600, 1200]
     ends = (place.y, record.grid.y[0]), (place.x, record.grid.x[0])
@@ -194,7 +199,7 @@ def test_frames_some_seconds_off_a_multiple_are_kept_and_the_others_counted(tmp_
     (tmp_path / "in").mkdir()
     for number, each in enumerate(minutes):
         write_odim(tmp_path / f"in/{number}.h5", counts(seed=number), minutes=each)
-    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out", "--every", every)
+    code, out, err = convert(tmp_path / "in", "--output", tmp_path / "out", "--every", every)
     assert code == 0, err
     found, values = [], []
     for path in out.split():
@@ -250,7 +255,7 @@ def test_sums_of_several_intervals_are_several_series(tmp_path):
     write_odim(tmp_path / "in/hour.h5", counts(seed=1), minutes=60, quantity="ACRR", sums=60)
     both = write_odim(tmp_path / "in/both.h5", counts(seed=2), minutes=120, quantity="ACRR")
     add_sum(both, counts(seed=3), minutes=120, over=60)
-    code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
+    code, out, err = convert(tmp_path / "in", "--output", tmp_path / "out")
     assert (code, "left out" in err) == (0, False)
     assert names(tmp_path / "out") == ["20200601_ACRR-5min_12x14.nc", "20200601_ACRR-60min_12x14.nc"]
     short, long = (open_records([path])[0] for path in out.split())
