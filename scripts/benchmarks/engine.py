@@ -242,19 +242,18 @@ def stack_rows(args: argparse.Namespace, device: torch.device, precision: torch.
             interleaved([partial(seconds_of_call, run, device) for run in runs], args.rounds)
             for runs in zip(*pairs, strict=True)
         )
-        plain_memory = peak_of(stack, variants[0][0], str(device), torch.float32)
+        memories = [peak_of(stack, kind, str(device), dtype) for kind, dtype, _ in variants]
         for n, (kind, dtype, name) in enumerate(variants):
             torch.backends.cudnn.allow_tf32 = not kind.endswith(STRICT)
             forward_rate, all_rate = convolution_rates(stack, device, dtype)
             t, f = statistics.median(training[n]), statistics.median(forward[n])
             rates = (3 * stack.forward_flop() / t, stack.forward_flop() / f)
-            memory = peak_of(stack, kind, str(device), dtype)
             of_product = f"| {rates[0] / product_rate:.0%}, {rates[1] / product_rate:.0%} " if product_rate else ""
             yield (
                 f"| {stack} | {name} | {ratio(training[n], training[0])} | {ratio(forward[n], forward[0])} "
                 f"| {1e3 * t:.0f}, {1e3 * f:.0f} | {stack.batch / t:.1f} | {rates[0] / 1e12:.3f}, {rates[1] / 1e12:.3f} "
                 f"| {rates[0] / all_rate:.0%}, {rates[1] / forward_rate:.0%} {of_product}"
-                f"| {memory / 1e6:,.0f} | {memory / plain_memory if plain_memory else math.nan:.2f} |"
+                f"| {memories[n] / 1e6:,.0f} | {memories[n] / memories[0] if memories[0] else math.nan:.2f} |"
             )
 
 
