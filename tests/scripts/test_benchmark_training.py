@@ -14,7 +14,8 @@ def test_recipes_stand_in_one_table(tmp_path, monkeypatch):
     record = write_record(tmp_path / "rain.nc", rain(frames=len(times), shape=(64, 64)), times=times)
     options = ["--data", record, "--rounds", "1", "--set", "data.crop=32", "--set", 'data.splits.by="days"',
                "--set", "training.validation_cases=4", "--set", "training.batch_size=2",
-               "--set", "data.lead_frames=6", "--set", "model.hidden_channels=[8, 8]"]  # fmt: skip
+               "--set", "data.lead_frames=6", "--set", "model.hidden_channels=[8, 8]",
+               "--set", "data.kept_cases=6"]  # fmt: skip
     done = call_script("benchmarks/training.py", ROOT / "configs/radar.toml", ROOT / "configs/archive.toml", *options)
     assert done.returncode == 0, done.stderr
     head, _, *rows = done.stdout.splitlines()[2:]
