@@ -92,12 +92,21 @@ def quantiles(values: np.ndarray, level: float = LEVEL) -> Interval:
     values: (resample, …)
     returns: (…) each
     """
-    missing = np.isnan(values)
-    undefined = missing.mean(axis=0) > MAX_UNDEFINED
-    filled = np.where(undefined, 0, values)
-    quantile = np.nanquantile if (missing & ~undefined).any() else np.quantile  # quantile is 20 times as fast
-    low, high = quantile(filled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    undefined = np.isnan(values).mean(axis=0) > MAX_UNDEFINED
+    ordered = np.sort(np.where(undefined, 0, values), axis=0)  # NaN come last
+    last = len(values) - 1 - np.isnan(ordered).sum(axis=0)
+    low, high = (_at(ordered, end * last) for end in ((1 - level) / 2, (1 + level) / 2))
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
+
+
+def _at(ordered: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Interpolate linearly between ordered values (resample, …) at a place (…) along the first axis.
+
+    np.nanquantile does the same, but one column at a time, which takes 20 times as long.
+    """
+    before = np.floor(place).astype(int)
+    low, high = (np.take_along_axis(ordered, number[None], axis=0)[0] for number in (before, np.ceil(place).astype(int)))
+    return low + (high - low) * (place - before)
 
 
 def _undefined(score: Function, blocks: Sequence[Block]) -> Interval:
