@@ -4,13 +4,13 @@ import json
 import logging
 import math
 import re
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
 from makers import ROOT
+from makers.processes import run_beside
 
 from nowcast import config
 from nowcast.commands.train import train_run, with_batch_size
@@ -32,11 +32,14 @@ def experiment(*settings):
 
 
 WITH_PEAK = """
-import atexit, sys
+import sys
 from pathlib import Path
 from nowcast.cli import main
-atexit.register(lambda: Path(sys.argv.pop()).write_text(Path("/proc/self/status").read_text()))
-main(sys.argv[1:-1])
+*words, status = sys.argv[1:]
+try:
+    main(words)
+finally:
+    Path(status).write_text(Path("/proc/self/status").read_text())
 """
 
 
@@ -45,9 +48,9 @@ def nowcast(folder, *arguments):
 
     As the process itself tells it: what wait4 tells a parent is no less than the parent's own.
     """
-    status = folder / "status"
-    done = subprocess.run([sys.executable, "-c", WITH_PEAK, *arguments, str(status)], stdout=subprocess.PIPE, check=True)
-    (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())
+    done = run_beside(__file__, WITH_PEAK, *arguments, folder / "status")
+    assert done.returncode == 0, done.stderr
+    (peak,) = re.findall(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())
     return done.stdout, 1024 * int(peak)
 
 
