@@ -119,8 +119,8 @@ def test_a_forecast_file_scores_as_the_network_that_made_it_whichever_way_rows_r
 
 def test_the_scores_of_a_folder_agree_with_what_is_printed(shared, tmp_path):
     path = shared / "radar" / "smhi" / "gothenburg_20150827.nc"
-    where = ("--observations", path, "--every", "60", "--start", "2015-08-27T05:00", "--output", tmp_path / "scores")
-    printed = nowcast("evaluate", "persistence", *where, "--format", "csv")
+    where = ("--observations", path, "--every", "60", "--start", "2015-08-27T05:00", "--leads", "6")
+    printed = nowcast("evaluate", "persistence", *where, "--output", tmp_path / "scores", "--format", "csv")
     assert (tmp_path / "scores" / "scores.csv").read_text() == printed
     rows = list(csv.DictReader(printed.splitlines()))
     told = json.loads((tmp_path / "scores" / "scores.json").read_text())

@@ -26,7 +26,7 @@ BATCH = 20  # mutants to a child: a fork costs as much as two commands
 SECONDS = 20  # that a mutant may take; the slowest takes one
 FORMATS = ("NETCDF3_CLASSIC", "NETCDF4")
 CODES = {0, 3, 75}
-QUICK = ("--every", 30, "--thresholds", 1)  # options of evaluate
+QUICK = ("--every", 30, "--leads", 2, "--thresholds", 1)  # options of evaluate: with 4 past frames every frame is read
 
 
 def whole(path, format):
