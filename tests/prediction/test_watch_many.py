@@ -32,8 +32,8 @@ def counted(made):
 
 
 def test_of_seventeen_radars_that_come_in_turn_each_frame_is_forecast(inbox):
-    made = watched(inbox, *come(inbox, range(17), range(4)))
-    assert counted(made) == dict.fromkeys(names(*range(4)), 17)
+    made = watched(inbox, *come(inbox, range(17), range(3)))
+    assert counted(made) == dict.fromkeys(names(*range(3)), 17)
 
 
 def test_radars_beyond_the_limit_are_told_and_displace_none(inbox, monkeypatch, caplog):
@@ -59,12 +59,12 @@ def test_a_radar_takes_the_place_of_one_that_has_fallen_silent(inbox, monkeypatc
 
 @pytest.mark.parametrize("called", ["{n:02}_r{radar:02}.nc", "r{radar:02}_{n:02}.nc"])
 def test_of_a_backlog_of_many_radars_in_one_folder_all_are_forecast(inbox, called):
-    for n in range(30):
+    for n in range(20):
         for radar in range(14):
             put(inbox / "all" / called.format(n=n, radar=radar), radar, n)
             os.utime(inbox / "all" / called.format(n=n, radar=radar), (1e9 + n * 300 + radar,) * 2)
     made = watched(inbox)
-    assert counted(made) == dict.fromkeys(names(*range(30 - NEWEST, 30)), 14)
+    assert counted(made) == dict.fromkeys(names(*range(20 - NEWEST, 20)), 14)
 
 
 def test_a_series_of_few_files_does_not_open_a_whole_archive(inbox, monkeypatch):
