@@ -4,7 +4,6 @@ import gc
 import os
 import sys
 
-gc.set_threshold(20_000)  # new objects until the garbage collector begins, from 700: 6 % of the time, 12 % of that of imports
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # likewise: as nowcast's command has threads wait (runtime/waiting.py)
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # before OpenCV is: of small fields threads take twice the time
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import settings
 from makers import SHARED
 
+gc.set_threshold(20_000)  # new objects until the garbage collector begins, from 700: 6 % of the time, 12 % of that of imports
 settings.register_profile("busy", deadline=None)  # an example may take any time: on busy cores many take over .2 s now and then
 settings.load_profile("busy")
 
