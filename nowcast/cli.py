@@ -172,7 +172,7 @@ def predict(
     _next("nowcast plot", [written[-1]], {"--output": picture})
 
 
-@app.command(epilog="Example: nowcast export runs/radar --output radar.onnx")
+@app.command(epilog="Example: nowcast export runs/radar --output radar.onnx --grid 640,710")
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder or checkpoint.")],
     output: Annotated[str, typer.Option(*args.OUTPUT, metavar="FILE", help="File to write, ending in .onnx or .pt2.")],

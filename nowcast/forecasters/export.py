@@ -9,14 +9,9 @@ output, for one case on one grid (moving.py). The file is written only if its fo
 """
 
 import copy
-import io
-import json
 import logging
 import math
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,6 +25,7 @@ from torch.export import ExportedProgram
 from nowcast import __version__
 from nowcast.errors import NowcastError, UsageError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
+from nowcast.forecasters.export_formats import FORMATS, Forecast, quiet
 from nowcast.forecasters.fields import forecast_rain
 from nowcast.forecasters.moving import Moving, moving_rain
 from nowcast.forecasters.network import Network
@@ -39,8 +35,6 @@ from nowcast.runtime.outputs import may_write, replacing
 log = logging.getLogger(__name__)
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4  # mm/h, and relative: largest difference from the network's own forecast
-LARGEST = 2_000_000_000  # bytes; limit of a protobuf file
-PT2_DESCRIPTION = "nowcast.json"  # extra file of a .pt2 that holds the description; an ONNX file holds it as metadata
 CALLS = {
     ".onnx": 'onnxruntime.InferenceSession("{path}").run(None, {{"past": past}})[0]',
     ".pt2": 'torch.export.load("{path}").module()(torch.from_numpy(past))',
@@ -50,9 +44,7 @@ MOVING_CALLS = {
     ".onnx": f'onnxruntime.InferenceSession("{{path}}").run(None, {{{{"past": past, "motion": {FLOW}}}}})',
     ".pt2": f'torch.export.load("{{path}}").module()(*map(torch.from_numpy, (past, {FLOW})))',
 }
-NAMES = {"inputs": ["past", "motion"], "outputs": ["forecast", "probabilities"]}  # a program may have the first ones only
 UNEQUAL = 1e-3  # fraction of cells that may differ, because a rounding error can cross a threshold
-Forecast = Callable[..., np.ndarray | tuple[np.ndarray, ...]]
 
 
 def check_output(output: Path, *, overwrite: bool) -> None:
@@ -197,67 +189,8 @@ def program(network: Network) -> ExportedProgram:
     if not network.model.grid:
         sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
     past = _random_past(network, *_grids(network)[0], cases=2)
-    with _quiet(), torch.no_grad():  # without strict, len() of a tensor would make the number of cases a constant
+    with quiet(), torch.no_grad():  # without strict, len() of a tensor would make the number of cases a constant
         return torch.export.export(_Whole(network).requires_grad_(False), (past,), dynamic_shapes=(sizes,), strict=True)
-
-
-def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
-    """Return the content of an ONNX file, made by the exporter of torch graphs; the older exporter is deprecated.
-
-    Raises UsageError (exit 2) for a network that is too large for the format.
-    """
-    if sum(tensor.nbytes for tensor in graph.state_dict.values()) > LARGEST:
-        raise UsageError("the network is larger than an ONNX file can be (2 GB); write a .pt2")
-    for node in graph.graph.nodes:
-        if node.target is torch.ops.aten.clamp.default:  # the exporter fails if one limit is an int and the other a float
-            node.args = (node.args[0], *(float(limit) if isinstance(limit, int) else limit for limit in node.args[1:]))
-    num_inputs, num_outputs = len(graph.graph_signature.user_inputs), len(graph.graph_signature.user_outputs)
-    names = {"input_names": NAMES["inputs"][:num_inputs], "output_names": NAMES["outputs"][:num_outputs]}
-    with _quiet():
-        exported = torch.onnx.export(graph, dynamo=True, verbose=False, **names)
-    proto = exported.model_proto
-    axes = zip(("case", "time", "y", "x"), proto.graph.input[0].type.tensor_type.shape.dim, strict=True)
-    axis_names = {dim.dim_param: axis for axis, dim in axes}
-    for value in (*proto.graph.input, *proto.graph.output):
-        for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param:
-                dim.dim_param = axis_names.get(dim.dim_param, dim.dim_param)
-    proto.producer_name, proto.producer_version = "nowcast", __version__
-    for key, value in about.items():
-        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
-    return proto.SerializeToString()
-
-
-def from_onnx(content: bytes) -> Forecast:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    return lambda *inputs: _one_or_all(session.run(None, dict(zip(NAMES["inputs"], inputs, strict=False))))
-
-
-def to_pt2(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    with _quiet():
-        torch.export.save(graph, buffer, extra_files={PT2_DESCRIPTION: json.dumps(about, indent=1)})
-    return buffer.getvalue()
-
-
-def from_pt2(content: bytes) -> Forecast:
-    with _quiet():
-        module = torch.export.load(io.BytesIO(content)).module()
-
-    def forecast(*inputs: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        outputs = module(*map(torch.from_numpy, inputs))
-        return _one_or_all([output.detach().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))])
-
-    return forecast
-
-
-def _one_or_all(outputs: list[np.ndarray]) -> np.ndarray | tuple[np.ndarray, ...]:
-    return outputs[0] if len(outputs) == 1 else tuple(outputs)
-
-
-FORMATS = {".onnx": (to_onnx, from_onnx), ".pt2": (to_pt2, from_pt2)}
 
 
 def check(forecast: Forecast, network: Network) -> None:
@@ -273,7 +206,7 @@ def check(forecast: Forecast, network: Network) -> None:
 def moving_program(network: Network, grid: tuple[int, int]) -> ExportedProgram:
     """Return a network that needs the motion of the rain as a graph of torch operations, for one case on a grid (y, x)."""
     past = torch.zeros(1, network.input_frames, *grid)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.export.export(
             Moving(network, network.thresholds).requires_grad_(False), (past, torch.zeros(1, 2, *grid)), strict=False
         )
@@ -315,16 +248,3 @@ def _random_past(network: Network, y: int, x: int, *, cases: int) -> Tensor:
     past[torch.rand(past.shape, generator=generator) < 0.1] = torch.nan
     past[..., : y // 3, : x // 3] = torch.nan
     return past
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporters, which log their own deprecations and every optimisation that they skip."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -145,7 +145,7 @@ class Moving(nn.Module):
             whole = torch.where(torch.isnan(past[0, -1]), torch.nan, whole)
             whole = torch.stack([read_known(of_lead, where) for of_lead, where in zip(whole, places, strict=False)])
         if self.is_rain:  # as in Network
-            wet = torch.nan_to_num(past).amax() >= DRY_THRESHOLD
+            wet = torch.nan_to_num(past).amax(dim=(0, 1, 2, 3)) >= DRY_THRESHOLD  # without dim ONNX has no such function
             whole = torch.where(wet | torch.isnan(whole), whole, 0.0)
         return (whole[None, :, 0], whole[None, :, 1:]) if self.encoded else (whole[None, :, 0],)
 

@@ -98,7 +98,12 @@ class Exported:
 
     def forecast(self, past: np.ndarray, num_leads: int) -> np.ndarray:
         """Forecast like a Forecaster, but always with as many lead times as the network was exported with."""
-        return self.session.run(None, {"past": past[:, -self.input_frames :]})[0]
+        from nowcast.motion import motion
+
+        past = past[:, -self.input_frames :]
+        given = {each.name for each in self.session.get_inputs()}
+        inputs = {"past": past} | ({"motion": motion(past[0])[None]} if "motion" in given else {})
+        return self.session.run(None, inputs)[0]
 
 
 def _write_fresh(path: Path, folder: Path) -> None:

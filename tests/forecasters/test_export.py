@@ -17,7 +17,7 @@ from torch.torch_version import TorchVersion
 from nowcast import config
 from nowcast.commands.export import OLDEST_FOR_PT2, export_run
 from nowcast.errors import OutputError, UsageError
-from nowcast.forecasters import export
+from nowcast.forecasters import export, export_formats
 from nowcast.forecasters.network import Network
 from nowcast.models import MODELS, make_model, model_config
 from nowcast.models.checkpoint import Checkpoint
@@ -89,11 +89,11 @@ class Exported:
 
     @cached_property
     def onnx(self):
-        return export.to_onnx(self.graph, export.description(self.network))
+        return export_formats.to_onnx(self.graph, export.description(self.network))
 
     @cached_property
     def pt2(self):
-        return export.to_pt2(self.graph, export.description(self.network))
+        return export_formats.to_pt2(self.graph, export.description(self.network))
 
 
 made_once = cache(lambda name: Exported(network(name)))
@@ -127,7 +127,7 @@ def compare(forecast, made, **shape):
 
 @takes_pt2
 def test_every_model_forecasts_the_same_in_onnx_runtime_and_as_a_program_of_torch(exported):
-    for forecast in (export.from_onnx(exported.onnx), export.from_pt2(exported.pt2)):
+    for forecast in (export_formats.from_onnx(exported.onnx), export_formats.from_pt2(exported.pt2)):
         compare(forecast, exported.network)
         compare(forecast, exported.network, cases=1, shape=(9, 40))
     proto = onnx.load(io.BytesIO(exported.onnx))
@@ -140,13 +140,15 @@ def test_a_grid_of_real_radar_is_forecast_the_same(exported, shared):
     (record,) = open_records([shared / "radar" / "mch" / "20150515.nc"])
     frames = record.read([11])[None]
     expected = exported.network.forecast(frames, 1)
-    np.testing.assert_allclose(export.from_onnx(exported.onnx)(frames), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(export_formats.from_onnx(exported.onnx)(frames), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_an_onnx_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph, content = small.network, small.graph, small.onnx
     monkeypatch.setattr(export, "program", lambda _: graph)
-    monkeypatch.setitem(export.FORMATS, ".onnx", (lambda *_: content, export.from_onnx))  # to_onnx takes seconds each time
+    monkeypatch.setitem(
+        export.FORMATS, ".onnx", (lambda *_: content, export_formats.from_onnx)
+    )  # to_onnx takes seconds each time
     call = export.export(made, tmp_path / "m.onnx")
     model = onnx.load(tmp_path / "m.onnx")
     onnx.checker.check_model(model, full_check=True)
@@ -169,9 +171,9 @@ def test_a_pt2_file_tells_what_it_is(small, tmp_path, monkeypatch):
     made, graph = small.network, small.graph
     monkeypatch.setattr(export, "program", lambda _: graph)
     call = export.export(made, tmp_path / "m.pt2")
-    told = {export.PT2_DESCRIPTION: ""}
+    told = {export_formats.PT2_DESCRIPTION: ""}
     torch.export.load(tmp_path / "m.pt2", extra_files=told)
-    assert json.loads(told[export.PT2_DESCRIPTION]) == export.description(made)
+    assert json.loads(told[export_formats.PT2_DESCRIPTION]) == export.description(made)
     found = eval(call, {"torch": torch, "past": past(made)})
     assert not found.requires_grad  # else `found.numpy()` would fail, and a forecast keep all that its gradient needs
     np.testing.assert_allclose(found.numpy(), made.forecast(past(made), 2), rtol=1e-4, atol=1e-4)
@@ -213,9 +215,9 @@ def test_what_the_exporter_cannot_do_is_said_in_a_line(small, tmp_path, monkeypa
 
 
 def test_a_file_that_onnx_cannot_hold_is_refused(small, monkeypatch):
-    monkeypatch.setattr(export, "LARGEST", 100)
+    monkeypatch.setattr(export_formats, "LARGEST", 100)
     with pytest.raises(UsageError, match=r"larger than an ONNX file can be \(2 GB\); write a \.pt2"):
-        export.to_onnx(small.graph, {})
+        export_formats.to_onnx(small.graph, {})
 
 
 def test_what_can_be_known_is_said_before_the_work(tmp_path, monkeypatch):

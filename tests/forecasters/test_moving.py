@@ -13,7 +13,7 @@ from makers.models import untrained_network
 import nowcast.motion
 from nowcast.commands.export import OLDEST_FOR_PT2
 from nowcast.errors import DataError, UsageError
-from nowcast.forecasters import export, moving
+from nowcast.forecasters import export, export_formats, moving
 from nowcast.models.probabilistic.matching import MATCHING, match_areas
 from nowcast.motion import motion, read_at, trace
 
@@ -94,14 +94,16 @@ def test_areas_are_matched_without_loops_that_depend_on_values():
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("name", "keys"), [("probabilistic", {"coordinates": "lagrangian"}), ("guided", {"grid": GRID})])
-def test_a_network_with_probabilities_is_a_graph_of_torch(name, keys):
+def test_a_network_with_probabilities_is_a_graph_of_torch_and_of_onnx(name, keys):
     made = network(name, hidden_channels=[2], kernel_sizes=[1], **keys)
     made.lead_frames, past = 1, frames()
-    program = export.moving_program(made, GRID).module()
-    found = program(torch.from_numpy(past), torch.from_numpy(motion(past[0])[None]))
-    for own, other in zip(found, made.forecast_and_exceedance(past, 1, made.thresholds), strict=True):
-        assert np.isclose(own.detach(), other, rtol=1e-4, atol=1e-4, equal_nan=True).mean() >= 1 - export.UNEQUAL
-    about = export.description(made, GRID)
+    graph, about = export.moving_program(made, GRID), export.description(made, GRID)
+    inputs, program = (past, motion(past[0])[None]), graph.module()
+    expected = made.forecast_and_exceedance(past, 1, made.thresholds)
+    given = [each.detach() for each in program(*map(torch.from_numpy, inputs))]
+    for found in (given, export_formats.from_onnx(export_formats.to_onnx(graph, about))(*inputs)):
+        for own, other in zip(found, expected, strict=True):
+            assert np.isclose(own, other, rtol=1e-4, atol=1e-4, equal_nan=True).mean() >= 1 - export.UNEQUAL
     assert (about["grid"], about["thresholds"], about["lead_frames"]) == ([40, 44], list(made.thresholds), 1)
 
 
@@ -113,9 +115,9 @@ def test_a_file_runs_with_the_motion_of_the_rain(tmp_path, caplog):
     caplog.set_level("INFO", logger="nowcast")
     call = export.export(made, tmp_path / "m.pt2", GRID)
     assert re.search(r"a forecast of 40 × 44 cells takes \d+\.\d\d s, with the motion; that of nowcast itself \d", caplog.text)
-    told = {export.PT2_DESCRIPTION: ""}
+    told = {export_formats.PT2_DESCRIPTION: ""}
     torch.export.load(tmp_path / "m.pt2", extra_files=told)
-    assert json.loads(told[export.PT2_DESCRIPTION])["grid"] == [40, 44]
+    assert json.loads(told[export_formats.PT2_DESCRIPTION])["grid"] == [40, 44]
     (field,) = eval(call, {"torch": torch, "nowcast": nowcast, "past": frames()})
     assert np.isclose(field.detach(), made.forecast(frames(), 1), rtol=1e-4, atol=1e-4, equal_nan=True).mean() > 0.999
 
