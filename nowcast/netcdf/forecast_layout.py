@@ -179,7 +179,17 @@ def _names(dataset, name: str) -> tuple[str, ...]:
 
 def _is_member(dataset, dim: str) -> bool:
     coordinate = dataset.variables.get(dim)
-    return dim.lower() in _MEMBERS or (coordinate is not None and text(coordinate, "standard_name") == "realization")
+    return names_members(dim, None if coordinate is None else text(coordinate, "standard_name"))
+
+
+def names_members(dim: str, standard_name: str | None = None) -> bool:
+    """Return whether a dimension is that of ensemble members, by its name or the standard name of its coordinate."""
+    return dim.lower() in _MEMBERS or standard_name == "realization"
+
+
+def names_quantiles(dim: str) -> bool:
+    """Return whether a dimension is that of quantiles or percentiles, by its name."""
+    return bool(_PERCENTILE.match(dim))
 
 
 def own_members(dataset, layout: ForecastLayout, path: Path) -> tuple[int, ...]:

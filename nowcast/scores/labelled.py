@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf.forecast_layout import LEAST_FORECAST, SENTINEL
+from nowcast.netcdf.forecast_layout import LEAST_FORECAST, SENTINEL, names_members, names_quantiles
 from nowcast.netcdf.places.axes import axis_of_dimension
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.rain.data_arrays import as_record, in_utc
@@ -72,6 +72,7 @@ def paired(
     if not is_probability:
         forecast = _without_small_negatives(forecast)
     forecast = forecast if by_case else _other_first(forecast)
+    _check_other(forecast, by_case=by_case)
     parts = [forecast] if forecast.ndim == 3 else [forecast[n] for n in range(forecast.shape[0])]
     with as_record(_near(observed, forecast)) as truth:
         pairs = [_pair(part, truth, is_probability=is_probability) for part in parts]
@@ -86,6 +87,25 @@ def _other_first(forecast: xr.DataArray) -> xr.DataArray:
     """Move the dimension of members or thresholds of a forecast of four dimensions to the front."""
     others = [dim for dim in forecast.dims if axis_of_dimension(forecast, dim) is None]
     return forecast.transpose(others[0], ...) if forecast.ndim == 4 and len(others) == 1 else forecast
+
+
+def _check_other(forecast: xr.DataArray, *, by_case: bool) -> None:
+    """Raise UsageError (exit 2) for members or quantiles where a score takes cases, and for cases where it takes members."""
+    if forecast.ndim != 4:
+        return
+    labels = {str(dim): forecast[dim].attrs.get("standard_name") for dim in forecast.dims}
+    several = [dim for dim, label in labels.items() if names_members(dim, label) or names_quantiles(dim)]
+    if by_case and several:
+        raise UsageError(
+            f'the forecast has the dimension "{several[0]}", whose members or quantiles this score would take for cases.\n'
+            f'Give one of them or their mean, such as forecast.mean("{several[0]}"); crps_fair and spread score members.'
+        )
+    first = forecast.dims[0]
+    if not by_case and any(each.dtype.kind == "M" and first in each.dims for each in forecast.coords.values()):
+        raise UsageError(
+            f'the forecast has times along "{first}": it holds several cases.\n'
+            "Expected one case, with the members or thresholds first: score the cases one by one."
+        )
 
 
 def _without_small_negatives(forecast: xr.DataArray) -> xr.DataArray:

@@ -197,6 +197,23 @@ def test_members_and_thresholds_are_found_wherever_they_are():
     np.testing.assert_allclose(scores.brier(moved, labelled(observed)), scores.brier(chances, labelled(observed)))
 
 
+def test_members_are_not_scored_as_cases_nor_cases_as_members():
+    observed = labelled(rain(frames=4))
+    several = xr.concat([observed * factor for factor in (0.5, 2)], "realization")
+    numbered = several.rename(realization="run").assign_coords(run=("run", [0, 1], {"standard_name": "realization"}))
+    for forecast in (several, several.rename(realization="member"), numbered, several.quantile([0.1, 0.9], "realization")):
+        for score in (scores.csi, scores.mae, scores.fss):
+            with pytest.raises(UsageError, match=f'the dimension "{forecast.dims[0]}", whose members or quantiles'):
+                score(forecast.transpose("time", ...) if score is scores.mae else forecast, observed)
+    assert scores.mae(several.mean("realization"), observed) == pytest.approx(float((observed / 4).mean()), rel=1e-3)
+    starts = np.array(["2020-05-31T23:55", "2020-06-01T00:00"], "datetime64[ns]")
+    cases = several.rename(realization="forecast_reference_time").assign_coords(forecast_reference_time=starts)
+    named = several.rename(realization="case").assign_coords(forecast_reference_time=("case", starts))
+    for forecast in (cases, named):
+        with pytest.raises(UsageError, match=f'the forecast has times along "{forecast.dims[0]}": it holds several cases'):
+            scores.crps_fair(forecast, observed)
+
+
 def test_only_frames_near_the_forecast_are_read(monkeypatch):
     observed, written = labelled(rain(frames=60)), []
     whole = xr.Dataset.to_netcdf
