@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from nowcast.errors import UsageError, in_words_of_python
+from nowcast.errors import UsageError, counted, in_words_of_python
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.rain.data_arrays import in_utc
@@ -44,7 +44,7 @@ class Net:
 
     def __repr__(self) -> str:
         about = self.forecaster.describe()["what"]
-        return f"<nowcast.Net {self.name}: {about}; {self.forecaster.input_frames} frames in, {self.leads} out>"
+        return f"<nowcast.Net {self.name}: {about}; {counted(self.forecaster.input_frames, 'frame')} in, {self.leads} out>"
 
     @property
     def name(self) -> str:

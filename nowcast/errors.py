@@ -121,6 +121,11 @@ def _in_python(value: str) -> str:
     return value if re.fullmatch(r'[+-]?\d[\d_]*(\.\d+)?([eE][+-]?\d+)?|[\["].*', value) else f'"{value}"'
 
 
+def counted(number: int, thing: str) -> str:
+    """Return a number with the thing that it counts, in the plural unless it is one, for a message: "1 case", "1,200 cases"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether numpy, torch or Python ran out of memory. Goes by class names, so that torch need not be imported."""
     names = {"MemoryError", "OutOfMemoryError", "_ArrayMemoryError"}

@@ -11,7 +11,7 @@ import numpy as np
 
 from nowcast.dataset.packed import WET_RATE
 from nowcast.dataset.windows import find_windows
-from nowcast.errors import DataError, UsageError
+from nowcast.errors import DataError, UsageError, counted
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.forecast_reader import Forecasts, forecast_in, probabilities_beside
 from nowcast.netcdf.forecast_writer import PROBABILITY
@@ -221,14 +221,14 @@ def as_lines(inspected: Sequence[dict[str, Any]]) -> list[str]:
 def _forecast_lines(forecasts: dict[str, Any]) -> list[str]:
     leads, num, kind, source = (forecasts[name] for name in ("lead_minutes", "num_members", "kind", "source"))
     span = forecasts["start"] + (f" to {forecasts['end']}" if forecasts["num_reference_times"] > 1 else "")
-    fields = {"ensemble": [_count(num, "member")], "deterministic": ["one field each"]}.get(kind, [])
+    fields = {"ensemble": [counted(num, "member")], "deterministic": ["one field each"]}.get(kind, [])
     thresholds = ", ".join(f"{threshold:g}" for threshold in forecasts["thresholds"])
     holds = ", and ".join(fields + ([f"probabilities of {thresholds} mm/h or more"] if thresholds else []))
     return [
-        f"{forecasts['name']}  ({_count(forecasts['files'], 'file')}, variable {forecasts['variable']})",
+        f"{forecasts['name']}  ({counted(forecasts['files'], 'file')}, variable {forecasts['variable']})",
         f"  holds    forecasts{f' of {source}' if source else ''}: {holds}",
-        f"  times    {_count(forecasts['num_reference_times'], 'reference time')}, {span}",
-        f"  leads    {_count(len(leads), 'lead time')}, {leads[0]:g}{f' to {leads[-1]:g}' if len(leads) > 1 else ''} min",
+        f"  times    {counted(forecasts['num_reference_times'], 'reference time')}, {span}",
+        f"  leads    {counted(len(leads), 'lead time')}, {leads[0]:g}{f' to {leads[-1]:g}' if len(leads) > 1 else ''} min",
         *_grid_lines(forecasts),
         f"  values   {_values(forecasts)}",
     ]
@@ -236,10 +236,10 @@ def _forecast_lines(forecasts: dict[str, Any]) -> list[str]:
 
 def _lines(record: dict[str, Any]) -> list[str]:
     step = "no time step" if record["time_step_minutes"] is None else f"every {record['time_step_minutes']:g} min"
-    files = _count(record["files"], "file")
+    files = counted(record["files"], "file")
     return [
         f"{record['name']}  ({files}, variable {record['variable']})",
-        f"  times    {record['start']} to {record['end']}, {_count(record['num_frames'], 'frame')} {step}",
+        f"  times    {record['start']} to {record['end']}, {counted(record['num_frames'], 'frame')} {step}",
         f"  gaps     {_gap_text(record)}",
         *_grid_lines(record),
         f"  values   {_values(record)}",
@@ -292,7 +292,7 @@ def _directions(record: dict[str, Any]) -> str:
 
 def _values(record: dict[str, Any]) -> str:
     thing = "frame" if "num_frames_read" in record else "field"
-    read = f"{_count(record[f'num_{thing}s_read'], thing)} read"
+    read = f"{counted(record[f'num_{thing}s_read'], thing)} read"
     if record["wet_percent"] is None:
         return f"{record['missing_percent']:g} % of the cells missing ({read})"
     if record["maximum"] is None:
@@ -311,11 +311,9 @@ def _network(record: dict[str, Any]) -> str:
     sample = f"{INPUT_FRAMES} past + {LEAD_FRAMES} future frames, {(INPUT_FRAMES - 1) * step:g} + {LEAD_FRAMES * step:g} min"
     if not record["windows"]["num_windows"]:
         dropped.append(
-            f"the longest run without a gap has {_count(record['longest_run'], 'frame')} (nowcast plan tries shorter samples)"
+            f"the longest run without a gap has {counted(record['longest_run'], 'frame')} (nowcast plan tries shorter samples)"
         )
-    rainy = f"{record['num_rainy_frames']:,} of {_count(record['num_frames_read'], 'frame')} read have rain in 1 % of the cells"
+    rainy = (
+        f"{record['num_rainy_frames']:,} of {counted(record['num_frames_read'], 'frame')} read have rain in 1 % of the cells"
+    )
     return f"{'; '.join([f'{kept} ({sample})', *dropped])}; {rainy}"
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'s' if number != 1 else ''}"

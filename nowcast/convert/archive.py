@@ -18,7 +18,7 @@ from nowcast.convert.jobs import Frame, Job, Request, plan
 from nowcast.convert.original import DRY_DBZ, FLOAT_FILL
 from nowcast.convert.place import cut
 from nowcast.convert.sniffing import named
-from nowcast.errors import DataError
+from nowcast.errors import DataError, counted
 from nowcast.netcdf.writing.records import ORIGINALS, STATE, Storage, TimedField, attributes_of, write_record
 from nowcast.runtime.progress import Progress
 
@@ -58,13 +58,15 @@ def convert(arguments: Sequence[str | Path], output: Path, request: Request) -> 
     if not files.inputs and not files.broken:
         example = f", the first of them {files.unknown[0]}" if files.unknown else ""
         raise DataError(
-            f"no radar files of a known format among {len(files.unknown)} files{example}.\n"
+            f"no radar files of a known format among {counted(len(files.unknown), 'file')}{example}.\n"
             "Expected ODIM or KNMI HDF5, RADOLAN, GRIB, GeoTIFF, images, npz, Zarr or NetCDF; --format names one."
         )
     outcome = convert_inputs(files, output, request)
     if not outcome.written and not outcome.existing:
         multiples = f" at multiples of {request.every:g} minutes" if request.every else ""
-        raise DataError(f"no frames{multiples} in {len(files.inputs)} files.\nExpected at least one; give another --every.")
+        raise DataError(
+            f"no frames{multiples} in {counted(len(files.inputs), 'file')}.\nExpected at least one; give another --every."
+        )
     return outcome
 
 
@@ -187,15 +189,18 @@ def _check_any_used(outcome: Outcome, num_inputs: int) -> None:
 def _log_outcome(outcome: Outcome, inputs: Sequence[Input]) -> None:
     """Log the numbers of records written and kept, and of files left out."""
     kinds = named(source.format for source in inputs if source.path not in outcome.broken)
-    log.info("%s: %d frames in %d new records", kinds, outcome.num_frames, len(outcome.written))
+    frames, written = counted(outcome.num_frames, "frame"), counted(len(outcome.written), "new record")
+    log.info("%s: %s in %s", kinds, frames, written)
     for path, reason in list(outcome.broken.items())[:_NAMED]:
         log.warning("left out %s", reason.splitlines()[0] if str(path) in reason else f"{path}: {reason.splitlines()[0]}")
     if len(outcome.broken) > _NAMED:
         log.warning("left out %d of %d files that cannot be read; the first are listed above", len(outcome.broken), len(inputs))
     if outcome.unknown:
-        log.warning("left out %d files of an unknown format, the first of them %s", len(outcome.unknown), outcome.unknown[0])
+        log.warning(
+            "left out %s of an unknown format, the first of them %s", counted(len(outcome.unknown), "file"), outcome.unknown[0]
+        )
     if outcome.existing:
-        log.info("kept %d existing records, the first of them %s", len(outcome.existing), outcome.existing[0])
+        log.info("kept %s, the first of them %s", counted(len(outcome.existing), "existing record"), outcome.existing[0])
     if outcome.changed:
         log.warning(
             "%d of them were converted from other files than the present ones, or with other options, the first of them %s: "

@@ -17,7 +17,7 @@ import numpy as np
 from nowcast.convert.inputs import Input, Scanned, why_unusable
 from nowcast.convert.original import Options, Original, Series
 from nowcast.convert.place import Box, BoxMissed, Window, window
-from nowcast.errors import DataError
+from nowcast.errors import DataError, counted
 from nowcast.netcdf.times.raster import tolerance
 from nowcast.netcdf.writing.records import Storage
 
@@ -145,7 +145,9 @@ def _observed(scanned: Sequence[Scanned]) -> list[Scanned]:
         return list(scanned)
     (first, original), files = ahead[0], len({source.path for source, _ in ahead})
     rest = [replace(each, originals=tuple(one for one in each.originals if one.forecast is None)) for each in scanned]
-    text = f"{len(ahead)} fields of {files} files are forecasts, the first {original.forecast:g} minutes ahead in {first.path}"
+    are = "is a forecast" if len(ahead) == 1 else "are forecasts"
+    fields = f"{counted(len(ahead), 'field')} of {counted(files, 'file')}"
+    text = f"{fields} {are}, the first {original.forecast:g} minutes ahead in {first.path}"
     if not any(result.originals for result in rest):
         raise DataError(f"{text}.\nExpected observations or analyses: nowcast trains on observations.")
     log.warning("left out: %s", text)

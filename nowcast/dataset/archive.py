@@ -19,7 +19,7 @@ from nowcast.dataset.batches import Series
 from nowcast.dataset.packed import PackedFrames, pack
 from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_by_records, split_windows
 from nowcast.dataset.windows import Account, Windows, find_windows
-from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.errors import DataError, NotEnoughFrames, UsageError, counted
 from nowcast.netcdf.files import expand
 from nowcast.netcdf.index import FileIndex
 from nowcast.netcdf.opening import open_records
@@ -152,7 +152,7 @@ def _paths_by_split(data: Data) -> dict[str, list]:
     for split, pattern in ((split, pattern) for split, named in patterns.items() for pattern in named):
         if not any(_is_named(path, pattern) for path in found):
             raise UsageError(
-                f"data.splits.{split}_records: {pattern!r} matches none of the {len(found):,} files, such as {found[0]}\n"
+                f"data.splits.{split}_records: {pattern!r} matches none of {counted(len(found), 'file')}, such as {found[0]}\n"
                 "give files, folders or patterns as the records are written: a * stands for any part of a path"
             )
     paths: dict[str, list] = {"training": [], "validation": [], "test": []}

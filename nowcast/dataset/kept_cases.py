@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from nowcast.dataset.draws import Box, Case, Series
-from nowcast.errors import LoadingError, OutputError
+from nowcast.errors import LoadingError, OutputError, counted
 from nowcast.motion import Cells
 from nowcast.runtime.cache import (
     MOST_BYTES,
@@ -135,7 +135,7 @@ def keep_cases(
         mark_used(folder)
         if len(done) < number:
             dataset = _Guided(batches, cases, guide, margin, missing)
-            _compute(dataset, done, folder, f"guidance of {number:,} {label} cases")
+            _compute(dataset, done, folder, f"guidance of {counted(number, label + ' case')}")
     except OSError as error:
         raise OutputError(f"cannot write the cache {folder.parent}: {error.strerror}; set NOWCAST_CACHE") from error
     return KeptCases(cases, folder / FILE, batches.crop)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
-from nowcast.errors import UsageError
+from nowcast.errors import UsageError, counted
 
 # The counts of dropped candidates, and how they are described to the user.
 _REASONS = {
@@ -51,8 +51,8 @@ class Account:
     def lines(self) -> list[str]:
         """Describe the account: one line with the number kept, then one for each reason that dropped a candidate."""
         dropped = [(getattr(self, name), words) for name, words in _REASONS.items()]
-        kept = f"{self.num_windows:,} samples in {self.num_frames:,} frames"
-        return [kept] + [f"  {number:,} start times dropped: {words}" for number, words in dropped if number]
+        kept = f"{counted(self.num_windows, 'sample')} in {counted(self.num_frames, 'frame')}"
+        return [kept] + [f"  {counted(number, 'start time')} dropped: {words}" for number, words in dropped if number]
 
 
 @dataclass(frozen=True, eq=False)

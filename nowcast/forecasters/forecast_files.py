@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nowcast.errors import DataError, UsageError
+from nowcast.errors import DataError, UsageError, counted
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.seen import read_seen
 from nowcast.netcdf.forecast_reader import Forecasts
@@ -67,7 +67,7 @@ class ForecastFiles(Forecaster):
         files, times = self.forecasts.files, self.reference_times
         name = files[0].path.name + (f" and {len(files) - 1:,} more" if len(files) > 1 else "")
         members = f", {self.num_members} members" if self.num_members > 1 else ""
-        what = f"{name}{members}: {len(times):,} reference time{'' if len(times) == 1 else 's'} from {times[0]}Z"
+        what = f"{name}{members}: {counted(len(times), 'reference time')} from {times[0]}Z"
         trained = [[record, start.removesuffix("Z"), end.removesuffix("Z")] for record, start, end in self.seen("training")]
         kind = f"{self.forecasts.kind} forecasts in files"
         return {"kind": kind, "what": what} | ({"trained_on": trained} if trained else {})

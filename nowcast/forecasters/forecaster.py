@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from nowcast.errors import NotEnoughFrames, UsageError
+from nowcast.errors import NotEnoughFrames, UsageError, counted
 from nowcast.netcdf.record import Record
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Forecaster(ABC):
 
     def describe(self) -> dict[str, Any]:
         """Return its description for score files: the texts `kind` and `what`; a network adds checkpoint and periods."""
-        frames = f"{self.most_past_frames} past frame{'' if self.most_past_frames == 1 else 's'}"
+        frames = counted(self.most_past_frames, "past frame")
         return {"kind": "baseline", "what": f"{self.description or self.name} ({frames})"}
 
     def seen(self, split: str) -> list[list[str]]:
@@ -118,7 +118,7 @@ class Forecaster(ABC):
     def limit_leads(self, leads: int) -> None:
         """Forecast this number of lead times from now on. Raises UsageError (exit 2) if it is made for fewer."""
         if self.lead_frames is not None and leads > self.lead_frames:
-            raise UsageError(f"--leads {leads}: '{self.name}' forecasts {self.lead_frames} lead times at most")
+            raise UsageError(f"--leads {leads}: '{self.name}' forecasts {counted(self.lead_frames, 'lead time')} at most")
         self.lead_frames = leads
 
     def on_record(self, record: Record, step: np.timedelta64) -> "Forecaster":
@@ -207,5 +207,5 @@ class Forecaster(ABC):
         if past.ndim != 4:
             raise ValueError(f"past has shape {past.shape}: expected (case, time, y, x)")
         if past.shape[1] < self.input_frames:
-            raise UsageError(f"{self.name} needs {self.input_frames} past frames but got {past.shape[1]}")
+            raise UsageError(f"{self.name} needs {counted(self.input_frames, 'past frame')} but got {past.shape[1]}")
         return past

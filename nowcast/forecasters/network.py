@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nowcast import config
-from nowcast.errors import CheckpointError, DataError, NotEnoughFrames, NowcastError
+from nowcast.errors import CheckpointError, DataError, NotEnoughFrames, NowcastError, counted
 from nowcast.forecasters.baselines import DRY_THRESHOLD
 from nowcast.forecasters.by_lead import network_exceedance
 from nowcast.forecasters.fields import forecast_fields
@@ -96,7 +96,7 @@ class Network(Forecaster):
 
     def describe(self) -> dict[str, Any]:
         """Return the model, its size, the checkpoint's SHA-256, and the time spans (record, start, end) that trained it."""
-        size = f"{num_parameters(self.model):,} parameters, {self.input_frames} past frames"
+        size = f"{num_parameters(self.model):,} parameters, {counted(self.input_frames, 'past frame')}"
         spans = self.metadata.get("spans", {}).get("training", [])
         return {
             "kind": "network",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.errors import DataError
+from nowcast.errors import DataError, counted
 from nowcast.netcdf.files import FilterError
 from nowcast.netcdf.reading import Samples
 from nowcast.netcdf.record import Record
@@ -92,7 +92,7 @@ class Damage:
 
     def _line(self, path: Path, positions: list[int]) -> str:
         times = ", ".join(f"{time}Z" for time in self.record.times[positions[:NAMED_TIMES]])
-        count = f"{len(positions)} frame{'s' if len(positions) > 1 else ''}"
+        count = counted(len(positions), "frame")
         more = ", …" if len(positions) > NAMED_TIMES else ""
         return f"{path}: {count} cannot be read and count{'s' if len(positions) == 1 else ''} as missing: {times}{more}"
 
@@ -120,8 +120,8 @@ def without_empty_copies(
         text += f"; whether that one is missing as a whole was checked for the newest {MOST_COPIES} times only"
     log.warning(text, record.name, len(times) - len(ends), len(times))
     if num_empty:
-        text = "%s: the last copy of %d frames is missing as a whole; an earlier copy is used"
-        log.warning(text, record.name, num_empty)
+        text = "%s: the last copy of %s is missing as a whole; an earlier copy is used"
+        log.warning(text, record.name, counted(num_empty, "frame"))
     return replace(record, frame_sources=chosen)
 
 

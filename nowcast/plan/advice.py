@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from nowcast import __version__
 from nowcast.config.schema import Experiment
+from nowcast.errors import counted
 from nowcast.netcdf.record import Record
 from nowcast.plan.basis import RAINY_DAYS, Basis
 from nowcast.plan.choices import HEAVY, percent
@@ -29,7 +30,7 @@ def warnings_of(fingerprint: Fingerprint, frames: FrameChoice) -> list[str]:
         warnings.append(f"{numbers}: enough for a test run, too few to train a useful network; more days would help")
     if frames.has_few_days:
         warnings.append(
-            f"validation has windows of {_count(frames.num_validation_days, 'day')}: "
+            f"validation has windows of {counted(frames.num_validation_days, 'day')}: "
             f"fewer than {FEW_DAYS} say little about other weather; more months would help"
         )
     if fingerprint.wet < NEARLY_DRY:
@@ -85,8 +86,8 @@ def file_head(records: Sequence[Record], fingerprint: Fingerprint, basis: Basis,
         "",
         f"{_frames_of(fingerprint)}: {names}",
         _grids_of(fingerprint),
-        f"{values}, {percent(fingerprint.missing)} missing ({_count(fingerprint.num_frames_read, 'frame')} read)",
-        f"{moved} ({_count(fingerprint.num_pairs, 'pair')} of frames)"
+        f"{values}, {percent(fingerprint.missing)} missing ({counted(fingerprint.num_frames_read, 'frame')} read)",
+        f"{moved} ({counted(fingerprint.num_pairs, 'pair')} of frames)"
         if fingerprint.num_pairs
         else "motion not measured: too little rain",
         f"From configs/{basis.recipe}.toml: {basis.reason}.",
@@ -96,7 +97,7 @@ def file_head(records: Sequence[Record], fingerprint: Fingerprint, basis: Basis,
 
 def _frames_of(fingerprint: Fingerprint) -> str:
     steps = dict.fromkeys(f"{record.minutes:g}" for record in fingerprint.series if math.isfinite(record.minutes))
-    days = _count(fingerprint.num_days, "day")
+    days = counted(fingerprint.num_days, "day")
     return f"{fingerprint.num_frames:,} frames on {days} every {', '.join(steps)} minutes"
 
 
@@ -106,10 +107,6 @@ def _grids_of(fingerprint: Fingerprint) -> str:
     )
     shown = list(grids)[:4]
     return ", ".join(shown) + (f" and {len(grids) - len(shown)} other grids" if len(grids) > len(shown) else "")
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}{'s' if number != 1 else ''}"
 
 
 def _km(spacing: tuple[float, float]) -> str:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from nowcast.dataset.packed import WET_RATE
-from nowcast.errors import DataError
+from nowcast.errors import DataError, counted
 from nowcast.motion import motion
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.record import Record
@@ -150,7 +150,7 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
         log.warning("%s", line)
     if not any(frame.counts.sum() for frame in done):
         names = ", ".join(record.name for record in records[:3])
-        raise DataError(f"{names}: all values are missing in the {len(done)} frames read; expected some observed rain")
+        raise DataError(f"{names}: all values are missing in {counted(len(done), 'frame')} read; expected some observed rain")
     speeds, num_pairs = _speeds(done, rng)
     return Fingerprint(
         series=tuple(_summarise(record, [f for f in done if f.number == n]) for n, record in enumerate(records)),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.errors import DataError, NotEnoughFrames, UsageError, counted
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.ensemble import MOST_MEMBERS, Ensemble
 from nowcast.netcdf.forecast_writer import (
@@ -140,7 +140,7 @@ def _usable(past: np.ndarray, number: int, forecaster: Forecaster) -> np.ndarray
         raise NotEnoughFrames(f"rain has no known cell in the newest frame of case {number}")
     missing = np.flatnonzero(np.isnan(past).all(axis=(1, 2))) - len(past)
     raise NotEnoughFrames(
-        f"rain: {forecaster.name} needs {forecaster.input_frames} frames with something observed.\n"
+        f"rain: {forecaster.name} needs {counted(forecaster.input_frames, 'frame')} with something observed.\n"
         f"In case {number} these are missing as a whole: {', '.join(map(str, missing))} (-1 is the newest)."
     )
 

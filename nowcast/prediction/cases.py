@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.dataset.windows import find_references, is_enough
-from nowcast.errors import NotEnoughFrames, UsageError
+from nowcast.errors import NotEnoughFrames, UsageError, counted
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import warn_once
@@ -154,8 +154,9 @@ def read_past(
     least = forecaster.input_frames
     if not is_there[:least].all():
         absent = wanted[:least][~is_there[:least]]
+        needed = counted(least, "frame")
         raise NotEnoughFrames(
-            f"{record.name}: a forecast from {reference}Z needs {least} frames {step / np.timedelta64(60, 's'):g} min apart.\n"
+            f"{record.name}: a forecast from {reference}Z needs {needed} {step / np.timedelta64(60, 's'):g} min apart.\n"
             f"Absent: {listing(absent)}; the record goes from {record.times[0]}Z to {record.times[-1]}Z."
         )
     kept, positions = kept or KeptFrames(record), positions[: _leading(is_there)]
@@ -166,7 +167,7 @@ def read_past(
             raise fatal[0]
         known = ~np.isnan(past).all(axis=(1, 2))[::-1]
         raise NotEnoughFrames(
-            f"{record.name}: a forecast from {reference}Z needs {least} frames with something observed.\n"
+            f"{record.name}: a forecast from {reference}Z needs {counted(least, 'frame')} with something observed.\n"
             f"Missing as a whole: {listing(wanted[:least][~known[:least]])}."
         )
     kept.damage.warn()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast import __version__
-from nowcast.errors import DataError, NotEnoughFrames, UsageError
+from nowcast.errors import DataError, NotEnoughFrames, UsageError, counted
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.seen import as_text
 from nowcast.netcdf.accumulations import accumulations
@@ -98,7 +98,7 @@ def _log_forecasts(forecaster: Forecaster, jobs: Sequence[Job]) -> None:
         first, last, leads = job.references[0], job.references[-1], forecaster.num_leads
         made = f"{len(job.references):,} forecasts from {first}Z to {last}Z" if last != first else f"forecast from {first}Z"
         minutes = job.step / np.timedelta64(60, "s")
-        each = f"{leads} lead time{'' if leads == 1 else 's'}, {minutes:g} to {leads * minutes:g} min"
+        each = f"{counted(leads, 'lead time')}, {minutes:g} to {leads * minutes:g} min"
         log.info("%s: %s, %s (until %sZ)", job.record.name, made, each, last + leads * job.step)
 
 
@@ -186,7 +186,7 @@ def make_jobs(
     if absent:
         raise NotEnoughFrames(f"no frame to forecast from at {listing(absent)}.\n{_spans(records)}.")
     if not jobs:
-        needed = f"the {forecaster.input_frames} past frames that {forecaster.name} needs"
+        needed = f"the {counted(forecaster.input_frames, 'past frame')} that {forecaster.name} needs"
         raise NotEnoughFrames(f"no reference time in the range has {needed}.\n{_spans(records)}.")
     return jobs
 

@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nowcast import __version__
+from nowcast.errors import counted
 from nowcast.evaluation.coarsen import evenly_spaced
 from nowcast.evaluation.examples import Example
 from nowcast.evaluation.result import Evaluation, nearest_threshold
@@ -86,10 +87,10 @@ def _summary(evaluation: Evaluation) -> list[str]:
     first, last = evaluation.lead_minutes[0], evaluation.lead_minutes[-1]
     records = len(evaluation.records)
     cases, days = evaluation.num_cases, evaluation.num_blocks
-    what = f"{cases:,} case{_s(cases)} of {records} record{_s(records)}, on {days} day{_s(days)}"
+    what = f"{counted(cases, 'case')} of {counted(records, 'record')}, on {counted(days, 'day')}"
     mask = "the observation and every forecast are known"
     return [
-        f"{what}, were forecast for {first:g} to {last:g} minutes ahead.",
+        f"{what}, {'was' if cases == 1 else 'were'} forecast for {first:g} to {last:g} minutes ahead.",
         f"All forecasters are scored on the same cases and pixels: a pixel counts at a lead time only where {mask}.",
         f"An event is a value at or above a threshold: {thresholds} {evaluation.quantity.unit}".rstrip() + ".",
         "Counts are added over all cases before a score is computed from them.",
@@ -102,10 +103,6 @@ def _headline_picture(evaluation: Evaluation, rows: Sequence[Mapping], styles: M
     threshold = evaluation.thresholds[nearest_threshold(evaluation)]
     title = f"CSI {level_name(evaluation, threshold)} by lead time: how much of the rain was forecast in its place"
     return Picture(title, svg(draw_named_lines(rows, "csi", styles, label="CSI", threshold=threshold)), wide=True)
-
-
-def _s(number: int) -> str:
-    return "" if number == 1 else "s"
 
 
 def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[str, Style]) -> Section:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from nowcast.errors import counted
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.report.sentences import findings, seen_cases
 from nowcast.scores import SCORES
@@ -228,13 +229,13 @@ def _signed(value: float) -> str:
 
 def confidence(evaluation: Evaluation) -> str:
     """Return one line that says what the confidence intervals are based on."""
-    blocks = f"{evaluation.num_blocks} block{'s' if evaluation.num_blocks != 1 else ''}"
+    blocks = counted(evaluation.num_blocks, "block")
     if evaluation.num_blocks < MIN_BLOCKS:
         return (
             f"No confidence intervals: the cases are from {blocks}, at least {MIN_BLOCKS} are needed "
             "(a block is one day of one record)."
         )
-    cases = f"{evaluation.num_cases / evaluation.num_blocks:.3g} cases per block on average"
+    cases = f"cases per block on average: {evaluation.num_cases / evaluation.num_blocks:.3g}"
     method = f"{NUM_SAMPLES} resamples, seed {SEED}; differences are paired"
     return f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks} (a block is one day of one record), {cases}; {method}."
 

@@ -99,7 +99,7 @@ def test_broken_files_are_named_and_counted(tmp_path):
     code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
     assert code == 0
     assert f"left out {cut}" in err
-    assert f"left out 1 files of an unknown format, the first of them {empty}" in err
+    assert f"left out 1 file of an unknown format, the first of them {empty}" in err
     (record,) = open_records(out.split())
     np.testing.assert_allclose(record.read([0])[0], counts(seed=0) * 0.1, rtol=1e-6)
     assert len(record) == 1
@@ -247,7 +247,7 @@ def test_two_series_get_a_record_each(tmp_path):
     assert names(tmp_path / "out") == expected
     assert len(open_records([tmp_path / "out"])) == 3
     code, out, err = command("convert", tmp_path / "in/knmi.h5", "--output", tmp_path / "out")  # alone: the same name
-    assert (code, out, "kept 1 existing records" in err) == (0, "", True)
+    assert (code, out, "kept 1 existing record," in err) == (0, "", True)
 
 
 def test_sums_of_several_intervals_are_several_series(tmp_path):
@@ -291,9 +291,9 @@ def test_forecasts_are_left_out_and_told(tmp_path):
     set_nominal(ahead, 0)
     code, out, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
     assert (code, len(open_records(out.split())[0])) == (0, 2)
-    assert f"left out: 1 fields of 1 files are forecasts, the first 60 minutes ahead in {ahead}" in err
+    assert f"left out: 1 field of 1 file is a forecast, the first 60 minutes ahead in {ahead}" in err
     code, _, err = command("convert", ahead, "--output", tmp_path / "no")
-    assert (code, "are forecasts" in err, "Expected observations or analyses" in err) == (3, True, True)
+    assert (code, "1 field of 1 file is a forecast" in err, "Expected observations or analyses" in err) == (3, True, True)
 
 
 def set_nominal(path, minutes):
@@ -369,4 +369,4 @@ def test_options_that_do_not_fit_are_refused(workplace):
     expect(2, "convert", "a.h5", "--output", "out", "--watch", "--per", "month", says="--watch takes one folder")
     expect(5, "convert", "a.h5", "--output", "a.h5", says=r"a\.h5 is a file\.\nGive a folder")
     (workplace / "notes.txt").write_text("nothing")
-    expect(3, "convert", "notes.txt", "--output", "out", says="no radar files of a known format among 1 files")
+    expect(3, "convert", "notes.txt", "--output", "out", says=r"no radar files of a known format among 1 file, ")

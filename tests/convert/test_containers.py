@@ -62,11 +62,11 @@ ARCHIVES = {
 def test_members_are_read_as_files_are(tmp_path, name):
     (tmp_path / name).write_bytes(ARCHIVES[name]())
     code, out, err = command("convert", tmp_path / name, "--output", tmp_path / "out", "--processes", 1)
-    assert (code, "3 RADOLAN files: 3 frames in 1 new records" in err) == (0, True), err
+    assert (code, "3 RADOLAN files: 3 frames in 1 new record" in err) == (0, True), err
     (record,) = open_records(out.split())
     np.testing.assert_allclose(record.read([1])[0][::-1], field(2) * 0.12, rtol=1e-6)
     again = command("convert", tmp_path / name, "--output", tmp_path / "out", "--processes", 1)
-    assert (again[1], "kept 1 existing records" in again[2], "other files" in again[2]) == ("", True, False)
+    assert (again[1], "kept 1 existing record," in again[2], "other files" in again[2]) == ("", True, False)
 
 
 def test_names_lead_nowhere_and_links_are_left_out(tmp_path):

@@ -94,7 +94,7 @@ def test_a_file_of_a_run_and_its_analysis_gives_the_analysis(tmp_path):
     ahead = [message(stepRange=str(step), **{PROCESS: 2, DATA: 1}, **rate) for step in (1, 2)]
     (tmp_path / "a.grib").write_bytes(analysis + b"".join(ahead))
     code, out, err = command("convert", tmp_path / "a.grib", "--output", tmp_path / "out")
-    assert (code, "left out: 2 fields of 1 files are forecasts, the first 60 minutes ahead" in err) == (0, True)
+    assert (code, "left out: 2 fields of 1 file are forecasts, the first 60 minutes ahead" in err) == (0, True)
     (record,) = open_records(out.split())
     assert record.times == [START]
     np.testing.assert_allclose(record.read([0])[0], FIELD * 3600, rtol=1e-5)

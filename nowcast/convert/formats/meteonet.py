@@ -18,7 +18,7 @@ from numpy.lib import format as npy
 
 from nowcast.convert.original import Encoding, Options, Original, Series, check_size
 from nowcast.convert.place import Axis, Place
-from nowcast.errors import DataError
+from nowcast.errors import DataError, counted
 
 _INTERVAL = 5.0  # minutes
 _MOST_PICKLED = 1 << 26  # bytes
@@ -33,7 +33,9 @@ def scan(path: Path, options: Options) -> list[Original]:
         shape, kind = _shape(archive, path)
         times = _dates(archive, path)
     if len(times) != shape[0]:
-        raise DataError(f"{path} has {len(times)} dates but {shape[0]} frames.\nExpected one date per frame.")
+        raise DataError(
+            f"{path} has {counted(len(times), 'date')} but {counted(shape[0], 'frame')}.\nExpected one date per frame."
+        )
     if shape[1:] not in _REGIONS:
         raise DataError(f"{path} has {shape[1]} × {shape[2]} cells.\nExpected MeteoNet's NW (565 × 784) or SE (515 × 784).")
     region, north, west = _REGIONS[shape[1:]]

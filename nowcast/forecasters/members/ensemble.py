@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nowcast.errors import UsageError
+from nowcast.errors import UsageError, counted
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 from nowcast.netcdf.writing.members import packed, unpacked
@@ -57,7 +57,7 @@ class Ensemble(Forecaster):
     def describe(self) -> dict[str, Any]:
         """Return the description of the forecaster, with the number of members and the seed."""
         description = self.forecaster.describe()
-        return description | {"what": f"{description['what']}; {self.num_members} members, seed {self.seed}"}
+        return description | {"what": f"{description['what']}; {counted(self.num_members, 'member')}, seed {self.seed}"}
 
     def seen(self, split: str) -> list[list[str]]:
         return self.forecaster.seen(split)

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from nowcast.errors import DataError
+from nowcast.errors import DataError, counted
 
 MOST_OFF = 90  # s that a frame may be early or late
 _DRIFT = 1 / 20  # largest deviation of steps, relative to the time step, of a radar that drifts against the clock
@@ -30,8 +30,9 @@ def check_distinct(times: np.ndarray, where: str) -> None:
     """
     steps = np.diff(times.ravel()).astype(np.int64)
     if (steps >= 0).all() and (num_equal := int((steps == 0).sum())) * 2 > times.size:
+        num_times = counted(times.size - num_equal, "time")
         raise DataError(
-            f"{where} has {times.size} frames at {times.size - num_equal} times: most have that of the frame before.\n"
+            f"{where} has {times.size} frames at {num_times}: most have that of the frame before.\n"
             "Expected a time for every frame: perhaps these are whole hours or days."
         )
 
