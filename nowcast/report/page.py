@@ -71,7 +71,7 @@ def as_html(
         headline=headline(evaluation, rows),
         picture=_headline_picture(evaluation, rows, styles),
         summary=_summary(evaluation),
-        warnings=seen_cases(evaluation),
+        warnings=[*seen_cases(evaluation), *evaluation.about.get("left_out", [])],
         findings=findings(evaluation),
         sections=sections,
         legend=styles,
@@ -188,7 +188,8 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
         f"observed power (dashed). The third diagram is pooled over lead times; its axis is cut off at {HIGHEST_RATIO:g}."
     )
     pictures = []
-    for lead in evenly_spaced(len(evaluation.lead_minutes), SPECTRUM_LEADS):
+    observed = np.flatnonzero(first.power_o.any(axis=1))  # a lead time may have no pixel, and so no power to draw
+    for lead in observed[evenly_spaced(len(observed), SPECTRUM_LEADS)]:
         cases = np.maximum(first.num_cases[lead], 1)
         forecasts = {name: spectrum.power_f[lead] / cases for name, spectrum in sums.items()}
         figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, styles)
