@@ -13,8 +13,9 @@ import numpy as np
 from nowcast.dataset.windows import Windows
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.evaluation.examples import Example, ScoredCase, choose, make_example
+from nowcast.evaluation.explanations import explain_no_case, explain_no_overlap, explain_not_yet
 from nowcast.evaluation.member_examples import Points, find_points
-from nowcast.evaluation.missing import common_mask, log_missing
+from nowcast.evaluation.missing import Remarks, baselines_without_forecasts, common_mask, remark_missing
 from nowcast.evaluation.probabilities import Case, Probabilities
 from nowcast.evaluation.provenance import about
 from nowcast.evaluation.result import Evaluation, nearest_threshold
@@ -47,6 +48,7 @@ def evaluate(
 ) -> Evaluation:
     """Score all forecasters on the cases of the records that every forecaster can forecast; absent frames are missing.
 
+    A baseline that forecasts nothing in any case is left out, unless it is the first. What else is left out is in `about`, too.
     Several processes share the cases, and all return the whole evaluation. With `examples`, the first process forecasts a few
     cases again and keeps their fields for pictures, and members at the gauges `places`. One case at a time is in memory, and
     up to 1 MB of sums per day of a record. Raises DataError (exit 3) if no case is complete, no gauge lies in a record or a
@@ -54,10 +56,33 @@ def evaluate(
     """
     records = with_own_names(records)  # cases, gauges and blocks refer to records by name
     _check_quantities(records)
-    probabilities = Probabilities.of(forecasters, thresholds, RATES if records[0].quantity.is_rain else ())
-    points = find_points(records, places)
-    records = with_absent(forecasters, records)
-    all_windows = find_cases(forecasters, records, selection)
+    points, remarks, forecasters = find_points(records, places), Remarks(), dict(forecasters)
+    while True:
+        probabilities = Probabilities.of(forecasters, thresholds, RATES if records[0].quantity.is_rain else ())
+        whole = with_absent(forecasters, records)
+        all_windows = find_cases(forecasters, whole, selection, remarks)
+        evaluation = _scored(forecasters, whole, all_windows, thresholds, probabilities)
+        if not (empty := baselines_without_forecasts(evaluation, forecasters, remarks)):
+            break
+        forecasters = {name: forecaster for name, forecaster in forecasters.items() if name not in empty}
+    if not evaluation.num_cases:
+        raise DataError(explain_no_case(all_windows, evaluation))
+    remark_missing(evaluation, {record.name: len(own) for record, own in zip(whole, all_windows, strict=True)}, remarks)
+    evaluation.about |= {"left_out": list(remarks)} if remarks else {}
+    if examples and distributed.is_first():
+        given = evaluation, forecasters, whole, all_windows, points, probabilities
+        evaluation.examples = [_example(*given, *ranked) for ranked in choose(evaluation.cases).items()]
+    return evaluation
+
+
+def _scored(
+    forecasters: Mapping[str, Forecaster],
+    records: Sequence[Record],
+    all_windows: Sequence[Windows],
+    thresholds: Sequence[float],
+    probabilities: Probabilities | None,
+) -> Evaluation:
+    """Score all cases, shared by all processes; the result may have none."""
     step, leads = _time_step(forecasters, records, all_windows), all_windows[0].lead_frames
     log_readings(records)
     minutes = (np.arange(1, leads + 1) * step / MINUTE).tolist()
@@ -67,12 +92,6 @@ def evaluate(
             _score_record(evaluation, forecasters, record, windows, probabilities)
     evaluation = _joined(evaluation)
     evaluation.about = about(forecasters, records, evaluation.cases, leads * step)
-    if not evaluation.num_cases:
-        raise DataError(_explain_no_case(all_windows, evaluation))
-    log_missing(evaluation)
-    if examples and distributed.is_first():
-        given = evaluation, forecasters, records, all_windows, points, probabilities
-        evaluation.examples = [_example(*given, *ranked) for ranked in choose(evaluation.cases).items()]
     return evaluation
 
 
@@ -94,9 +113,9 @@ def _time_step(
     """
     steps = {windows.time_step: record.name for record, windows in zip(records, all_windows, strict=True) if len(windows)}
     if not steps:
-        if none_yet := _explain_not_yet(forecasters, records, all_windows):
+        if none_yet := explain_not_yet(forecasters, records, all_windows):
             raise NotEnoughFrames(none_yet)
-        raise DataError(_explain_no_overlap(forecasters, records) or _explain_no_case(all_windows))
+        raise DataError(explain_no_overlap(forecasters, records) or explain_no_case(all_windows))
     if len(steps) > 1:
         listed = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({listed}): evaluate them one by one")
@@ -110,58 +129,6 @@ def _joined(evaluation: Evaluation) -> Evaluation:
         evaluation.merge(other)
     evaluation.sort()
     return evaluation
-
-
-def _explain_not_yet(
-    forecasters: Mapping[str, Forecaster], records: Sequence[Record], all_windows: Sequence[Windows]
-) -> str | None:
-    """Return a message if the times of forecast files, or of a whole case, have not been observed yet; else None."""
-    end = max(record.times[-1] for record in records)
-    for name, forecaster in forecasters.items():
-        times = forecaster.reference_times
-        if times is not None and ((times >= end) & (times < end + np.timedelta64(1, "D"))).all():
-            return f"{name} has forecasts from {_span(times)}, which are not observed yet: the record ends at {end}Z."
-    return _explain_no_case(all_windows) if not any(windows.account.num_windows for windows in all_windows) else None
-
-
-def _explain_no_overlap(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
-    """Return a message if forecast files have no cases because of their reference times; else None."""
-    files = {name: f.reference_times for name, f in forecasters.items() if f.reference_times is not None}
-    spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
-    for name, times in files.items():
-        if all(np.isnat(record.frames_at(times)).all() for record in records):
-            inside = any(((times >= record.times[0]) & (times <= record.times[-1])).any() for record in records)
-            reason = "no frame at any of these times" if inside else "no overlap in time"
-            return f"{name} has forecasts from {_span(times)}: {reason}.\n{spans}."
-    common = set.intersection(*(set(times.tolist()) for times in files.values())) if files else {()}
-    if not common:
-        references = "; ".join(f"{name} from {_span(times)}" for name, times in files.items())
-        return (
-            f"the files of forecasts have no reference time in common: {references}.\n"
-            "The files of one forecaster are named by their folder, or by a glob in quotes."
-        )
-    return None
-
-
-def _span(times: np.ndarray) -> str:
-    return f"{times[0]}Z" if len(times) == 1 else f"{times[0]}Z to {times[-1]}Z"
-
-
-def _explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
-    """Return a message about why there is nothing to score, from the windows of all records or the cases that were read."""
-    account = sum((windows.account for windows in all_windows[1:]), all_windows[0].account)
-    first = all_windows[0]
-    frames = f"{first.input_frames} past and {first.lead_frames} future frames {first.time_step / MINUTE:g} min apart"
-    if not account.num_windows:
-        return f"no complete case of {frames} to score.\n{'; '.join(line.strip() for line in account.lines())}."
-    if not any(len(windows) for windows in all_windows):
-        asked = "in the range of times asked for and has a forecast in every forecast file"
-        return f"none of the {account.num_windows:,} complete cases of {frames} is {asked}."
-    numbers = evaluation.all_missing if evaluation else {}
-    if name := next((name for name, number in numbers.items() if number == evaluation.num_read), None):
-        return f"{name} forecasts nothing but missing values in all {evaluation.num_read:,} cases: nothing can be scored."
-    reasons = "each has a past frame without any observation, or no pixel known in all forecasts and the observation"
-    return f"no case of {frames} to score: {reasons}."
 
 
 def _score_record(
@@ -198,11 +165,7 @@ def _score_record(
     damage.check()
     if evaluation.num_cases > before:
         evaluation.records.append(record.name)
-    if num_left_out := len(own_share) - (evaluation.num_cases - before):
-        log.warning(
-            "%s: left out %d of %d cases: a whole frame is missing, or no pixel is known in all forecasts and the observation",
-            record.name, num_left_out, len(own_share),
-        )  # fmt: skip
+    evaluation.not_scored[record.name] = len(own_share) - (evaluation.num_cases - before)
 
 
 def _add_case(evaluation: Evaluation, record: Record, reference: np.datetime64, case_tallies: Mapping[str, Tally]) -> None:

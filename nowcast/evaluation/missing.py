@@ -5,14 +5,31 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from nowcast.errors import counted
 from nowcast.evaluation.result import Evaluation
 from nowcast.forecasters.baselines import BASELINES
 from nowcast.forecasters.forecaster import Forecaster
 
 log = logging.getLogger(__name__)
-ALL_MISSING = "%s: forecasts nothing but missing values in %d cases, which are left out for all forecasters"
+NO_FORECAST = (
+    "%s: left out, since it forecasts nothing but missing values in %s.\n"
+    "The others are scored without it. Baselines that move the rain need a grid that it does not leave in one time step."
+)
+ALL_MISSING = "%s: forecasts nothing but missing values in %s, left out for all forecasters"
 UNKNOWN = "%s: forecasts missing values in %.0f %% of the pixels that others know, which are left out for all forecasters"
+LEFT_OUT = "%s: left out %d of %s: a whole frame is missing, or no pixel is known in all forecasts and the observation"
+NO_PIXEL = "nothing is scored at %d of %s (%s min): no pixel is known there in the observation and all forecasts"
 MUCH_UNKNOWN = 0.1  # fraction of the pixels from which on a forecaster is named
+
+
+class Remarks(list[str]):
+    """Sentences about what an evaluation leaves out, for report and score files; each is logged once, as a warning."""
+
+    def add(self, message: str, *values: object) -> None:
+        """Log a message with values filled in, and keep it."""
+        if (text := message % values) not in self:
+            self.append(text)
+            log.warning("%s", text)
 
 
 def common_mask(
@@ -42,11 +59,39 @@ def common_mask(
     return known
 
 
-def log_missing(evaluation: Evaluation) -> None:
-    """Warn of forecasters that take away cases, or at least MUCH_UNKNOWN of the pixels, from all forecasters."""
+def baselines_without_forecasts(evaluation: Evaluation, forecasters: Mapping[str, Forecaster], remarks: Remarks) -> list[str]:
+    """Return the baselines that forecast nothing in any case, so that no case was scored; the first forecaster is not one."""
+    if evaluation.num_cases or not evaluation.num_read:
+        return []
+    names = [name for name in list(forecasters)[1:] if name in BASELINES]
+    empty = [name for name in names if evaluation.all_missing.get(name) == evaluation.num_read]
+    for name in empty:
+        remarks.add(NO_FORECAST, name, all_cases(evaluation.num_read))
+    return empty
+
+
+def all_cases(number: int) -> str:
+    """Return the number of all cases in words, for a message."""
+    return f"all {number:,} cases" if number > 1 else "the one case"
+
+
+def remark_missing(evaluation: Evaluation, num_cases: Mapping[str, int], remarks: Remarks) -> None:
+    """Remark on cases that are left out, on forecasters that take away cases or at least MUCH_UNKNOWN of the pixels, and on
+    lead times without a pixel.
+
+    num_cases: by record, the number of its cases, scored or not
+    """
+    for name, number in evaluation.not_scored.items():
+        if number:
+            remarks.add(LEFT_OUT, name, number, counted(num_cases[name], "case"))
     for name, number in evaluation.all_missing.items():
         if number:
-            log.warning(ALL_MISSING, name, number)
+            remarks.add(ALL_MISSING, name, counted(number, "case"))
     for name, number in sorted(evaluation.unknown.items()):
         if number and number >= MUCH_UNKNOWN * evaluation.num_observed:
-            log.warning(UNKNOWN, name, 100 * number / evaluation.num_observed)
+            remarks.add(UNKNOWN, name, 100 * number / evaluation.num_observed)
+    for name in evaluation.forecasters_with("pairs")[:1]:
+        is_empty = evaluation.total(name).num_pairs == 0
+        empty = [f"{minutes:g}" for minutes in np.array(evaluation.lead_minutes)[is_empty]]
+        if empty:
+            remarks.add(NO_PIXEL, len(empty), counted(len(is_empty), "lead time"), ", ".join(empty))

@@ -1,6 +1,7 @@
 """Pool scores.nc files: add their sums by block to one evaluation, as if all cases had been scored at once."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nowcast.quantity import Quantity
 from nowcast.scores import KINDS
 from nowcast.scores.sums import Additive, Tally
 
+log = logging.getLogger(__name__)
 SUFFIX = ".nc"
 
 
@@ -37,7 +39,7 @@ def pool(paths: Sequence[str | Path]) -> Evaluation:
     Raises DataError (exit 3) if a file cannot be read, UsageError (exit 2) if the files differ in what they score or hold the
     same cases.
     """
-    first, *others = (read_scores(path) for path in paths)
+    first, *others = (_read_with_remarks(path) for path in paths)
     origins = dict.fromkeys(next(iter(first.blocks.values())), paths[0])
     for path, other in zip(paths[1:], others, strict=True):
         _require_alike(first, other, paths[0], path)
@@ -53,6 +55,15 @@ def pool(paths: Sequence[str | Path]) -> Evaluation:
         first.merge(other)
     first.sort()
     return first
+
+
+def _read_with_remarks(path: str | Path) -> Evaluation:
+    """Read a scores.nc, and warn of what it left out, with the path."""
+    evaluation = read_scores(path)
+    if "left_out" in evaluation.about:
+        evaluation.about["left_out"] = [f"{path}: {text}" for text in evaluation.about["left_out"]]
+        log.warning("%s", "\n".join(evaluation.about["left_out"]))
+    return evaluation
 
 
 def _require_alike(a: Evaluation, b: Evaluation, path_a: str | Path, path_b: str | Path) -> None:
@@ -108,7 +119,9 @@ def _merge_about(a: dict, b: dict, path_a: str | Path, path_b: str | Path) -> di
     for name, description in merged.items():
         for count in (key for key in description if key.startswith("num_cases_")):
             description[count] = forecasters_a[name].get(count, 0) + forecasters_b.get(name, {}).get(count, 0)
-    return {"records": a.get("records", []) + b.get("records", []), "forecasters": merged}
+    left_out = a.get("left_out", []) + b.get("left_out", [])
+    records = a.get("records", []) + b.get("records", [])
+    return {"records": records, "forecasters": merged} | ({"left_out": left_out} if left_out else {})
 
 
 def _rain(pairs: Additive) -> bytes:

@@ -36,6 +36,7 @@ class Evaluation:
     examples: list[Example] = field(default_factory=list)  # a few cases with their fields, for the report
     about: dict[str, Any] = field(default_factory=dict)  # descriptions of records and forecasters, see provenance.py
     num_read: int = 0  # cases that were forecast, scored or not
+    not_scored: dict[str, int] = field(default_factory=dict)  # by record: number of cases that were left out
     all_missing: dict[str, int] = field(default_factory=dict)  # by forecaster: number of cases with only missing values
     num_observed: int = 0  # pixels that observations and baselines know, of all lead times, in the cases that were scored
     unknown: dict[str, int] = field(default_factory=dict)  # by forecaster: number of these that it does not forecast
@@ -55,6 +56,7 @@ class Evaluation:
         self.num_cases += other.num_cases
         self.num_read += other.num_read
         self.num_observed += other.num_observed
+        self.not_scored = dict(Counter(self.not_scored) + Counter(other.not_scored))
         self.all_missing = dict(Counter(self.all_missing) + Counter(other.all_missing))
         self.unknown = dict(Counter(self.unknown) + Counter(other.unknown))
         self.records += [name for name in other.records if name not in self.records]

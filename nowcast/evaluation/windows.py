@@ -4,22 +4,23 @@ As in training and forecasting, a case may have an absent frame: a past one is m
 a future one is not scored.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from nowcast.config.schema import Data
 from nowcast.dataset.windows import Windows, find_windows
-from nowcast.errors import UsageError
+from nowcast.errors import UsageError, counted
+from nowcast.evaluation.missing import Remarks
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection, can_forecast
 
-log = logging.getLogger(__name__)
 MINUTE = np.timedelta64(60, "s")
-UNSCORED = "%s: left out %d of %d reference times, since the observations lack frames there, or another file the forecast"
-FEWER_LEADS = "%s: only %d of its %d lead times are scored, since %s has no more"
+UNSCORED = "%s: left out %d of %s, since the observations lack frames there, or another file the forecast"
+FEWER_LEADS = "%s: only %d of its %s scored, since %s has no more"
+NO_FRAME = "%s: left out %d of %s, because %s has no frame then (its time step is %g min)"
+SHORT_RECORDS = "no record has %d past and %d future frames without a gap: only %s scored"
 MAX_ABSENT = Data().max_absent  # frames of a case, unless a network allows more
 
 
@@ -32,14 +33,16 @@ def _most_absent(forecasters: Mapping[str, Forecaster]) -> int:
     return max(MAX_ABSENT, *(forecaster.max_absent for forecaster in forecasters.values()))
 
 
-def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
+def find_cases(
+    forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection, remarks: Remarks
+) -> list[Windows]:
     """Return the cases of each record; if there is no complete case, those with fewer lead times.
 
-    Warns of reference times of forecast files that are not among the cases, unless `every` leaves some out, and of lead times
-    that another forecaster lacks.
+    Remarks on reference times of forecast files that are not among the cases, unless `every` leaves some out, and on lead times
+    that a record or another forecaster lacks.
     """
-    all_windows = _find_cases(forecasters, records, selection)
-    _log_fewer_leads(forecasters, records)
+    all_windows = _find_cases(forecasters, records, selection, remarks)
+    _remark_fewer_leads(forecasters, records, remarks)
     references = [record.times[each.reference_positions] for record, each in zip(records, all_windows, strict=True)]
     for name, forecaster in forecasters.items():
         times = forecaster.reference_times
@@ -50,11 +53,13 @@ def find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record],
         asked &= True if selection.end is None else times <= selection.end
         scored = [np.isin(record.frames_at(times), own) for record, own in zip(records, references, strict=True)]
         if number := int((asked & ~np.any(scored, axis=0)).sum()):
-            log.warning(UNSCORED, name, number, asked.sum())
+            remarks.add(UNSCORED, name, number, counted(int(asked.sum()), "reference time"))
     return all_windows
 
 
-def _find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection) -> list[Windows]:
+def _find_cases(
+    forecasters: Mapping[str, Forecaster], records: Sequence[Record], selection: Selection, remarks: Remarks
+) -> list[Windows]:
     steps = [_common_step(forecasters, record) for record in records]
     leads = [_common_leads(forecasters, record) for record in records]
     with_all_leads = [_windows(forecasters, *each, selection) for each in zip(records, steps, leads, strict=True)]
@@ -63,8 +68,7 @@ def _find_cases(forecasters: Mapping[str, Forecaster], records: Sequence[Record]
     for fewer in range(min(leads) - 1, 0, -1):
         with_fewer_leads = [_windows(forecasters, *each, fewer, selection) for each in zip(records, steps, strict=True)]
         if any(windows.account.num_windows for windows in with_fewer_leads):
-            message = "no record has %d past and %d future frames without a gap: only %d lead times are scored"
-            log.warning(message, with_fewer_leads[0].input_frames, min(leads), fewer)
+            remarks.add(SHORT_RECORDS, with_fewer_leads[0].input_frames, min(leads), _are(fewer))
             return with_fewer_leads
     return with_all_leads
 
@@ -98,14 +102,22 @@ def _common_leads(forecasters: Mapping[str, Forecaster], record: Record) -> int:
     return min(limits) if limits else next(iter(forecasters.values())).num_leads
 
 
-def _log_fewer_leads(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> None:
-    """Warn once for each forecaster that has more lead times than another can forecast, on the first record where it has."""
+def _are(number: int) -> str:
+    return f"{counted(number, 'lead time')} {'is' if number == 1 else 'are'}"
+
+
+def _remark_fewer_leads(forecasters: Mapping[str, Forecaster], records: Sequence[Record], remarks: Remarks) -> None:
+    """Remark on each forecaster with more lead times than fit a record, and once if it has more than another can forecast."""
     warned = set()
     for record in records:
         numbers = {name: leads for name, each in forecasters.items() if (leads := each.leads_on(record)) is not None}
+        for name, leads in numbers.items():
+            if leads < (own := forecasters[name].lead_frames):
+                remarks.add(NO_FRAME, name, own - leads, counted(own, "lead time"), record.name, record.time_step / MINUTE)
         fewest = min(numbers, key=numbers.__getitem__, default=None)
         for name in [name for name, leads in numbers.items() if leads > numbers[fewest] and name not in warned]:
-            log.warning(FEWER_LEADS, name, numbers[fewest], numbers[name], fewest)
+            total = f"{counted(numbers[name], 'lead time')} {'is' if numbers[fewest] == 1 else 'are'}"
+            remarks.add(FEWER_LEADS, name, numbers[fewest], total, fewest)
             warned.add(name)
 
 

@@ -73,15 +73,11 @@ class ForecastFiles(Forecaster):
         return {"kind": kind, "what": what} | ({"trained_on": trained} if trained else {})
 
     def own_time_step(self, record: Record) -> np.timedelta64:
-        """Return the step between the lead times on this record, and report lead times that are left out.
+        """Return the step between the lead times on this record, and report what is assumed of it.
 
         Raises DataError (exit 3) if quantity, grid or lead times do not fit the record.
         """
         leads = self._leads_on(record)
-        if len(leads) < self.lead_frames:
-            num_left_out, step = self.lead_frames - len(leads), _minutes(record.time_step)
-            message = "%s: left out %d of %d lead times, because %s has no frame then (its time step is %s)"
-            log.warning(message, self.name, num_left_out, self.lead_frames, record.name, step)
         self._report_projections(record)
         log.info("%s: %s", self.name, self.forecasts.conversion)
         if told := unlike(self.forecasts, record):

@@ -188,7 +188,7 @@ def test_a_forecaster_that_says_nothing_is_named(tmp_path, caplog):
 
     result = score({"x": Sometimes(1), "y": Constant(2)}, a)
     assert result.num_cases == 4
-    assert "x: forecasts nothing but missing values in 4 cases, which are left out for all forecasters" in caplog.text
+    assert "x: forecasts nothing but missing values in 4 cases, left out for all forecasters" in caplog.text
     assert "left out" in caplog.text
 
 

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from nowcast.evaluation.missing import common_mask, log_missing
+from nowcast.evaluation.missing import Remarks, common_mask, remark_missing
 from nowcast.evaluation.result import Evaluation
 from nowcast.quantity import RAIN_RATE
 
@@ -24,14 +24,17 @@ def masked(*cases):
 
 def test_a_forecaster_that_lacks_much_of_what_the_baselines_know_is_named_with_its_share(caplog):
     caplog.set_level(logging.INFO)
-    log_missing(masked({"net": 3, "other": 0, "extrapolation": 1}, {"net": 0, "other": 1, "extrapolation": 1}))
+    remarks, shares = Remarks(), masked({"net": 3, "other": 0, "extrapolation": 1}, {"net": 0, "other": 1, "extrapolation": 1})
+    remark_missing(shares, {}, remarks)
     says = "net: forecasts missing values in 20 % of the pixels that others know, which are left out for all forecasters"
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", says)]
+    remark_missing(shares, {}, remarks)
+    assert (remarks, len(caplog.records)) == ([says], 1), "told once, and kept for the report"
 
 
 def test_cases_that_are_left_out_do_not_count_towards_the_share(caplog):
-    log_missing(masked({"net": 8}, {"net": 0}))
-    assert caplog.messages == ["net: forecasts nothing but missing values in 1 cases, which are left out for all forecasters"]
+    remark_missing(masked({"net": 8}, {"net": 0}), {}, Remarks())
+    assert caplog.messages == ["net: forecasts nothing but missing values in 1 case, left out for all forecasters"]
 
 
 def test_shares_add_over_processes():

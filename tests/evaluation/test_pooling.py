@@ -124,6 +124,17 @@ def test_a_pooled_result_describes_records_and_forecasters_of_both_files(scored)
     assert set(about["forecasters"]) == {"persistence", "extrapolation"}
 
 
+def test_what_each_evaluation_left_out_is_told_with_its_file(scored, tmp_path, caplog):
+    paths = [scored / "scores_first" / "scores.nc", tmp_path / "rest.nc"]
+    paths[1].write_bytes((scored / "scores_rest" / "scores.nc").read_bytes())
+    with netCDF4.Dataset(paths[1], "a") as file:
+        file.about = json.dumps(json.loads(file.about) | {"left_out": ["net: left out 2 of 3 cases"]})
+    says = [f"{paths[1]}: net: left out 2 of 3 cases"]
+    for order in (paths, paths[::-1]):
+        caplog.clear()
+        assert pool(order).about["left_out"] == says == caplog.messages
+
+
 def test_another_checkpoint_under_the_same_name_is_refused(scored, tmp_path):
     paths = []
     for n, name in enumerate(("first", "rest")):

@@ -3,6 +3,7 @@
 import numpy as np
 from makers import command, rain, write_record
 
+from nowcast.evaluation.missing import Remarks
 from nowcast.evaluation.windows import find_cases
 from nowcast.forecasters.baselines import Persistence
 from nowcast.netcdf.opening import open_records
@@ -70,8 +71,8 @@ def test_lead_times_that_another_forecaster_lacks_are_told_once(tmp_path, caplog
     for name, leads in (("long", 4), ("short", 2)):
         forecasters[name].limit_leads(leads)
     records = open_records(paths)
-    assert [cases.lead_frames for cases in find_cases(forecasters, records, Selection())] == [2, 2]
+    assert [cases.lead_frames for cases in find_cases(forecasters, records, Selection(), Remarks())] == [2, 2]
     assert caplog.messages == ["long: only 2 of its 4 lead times are scored, since short has no more"]
     forecasters["long"].limit_leads(2)
-    find_cases(forecasters, records, Selection())
+    find_cases(forecasters, records, Selection(), Remarks())
     assert len(caplog.messages) == 1

@@ -222,7 +222,7 @@ def test_other_times_grids_and_blank_fields_are_refused(here, fields):
     small = pysteps_export(here, rain(frames=3, shape=(20, 20)), name="small", reference=reference(5))
     refused(3, str(small), says=r"small is not on the grid of observed: 20 × 20 cells in place of 20 × 24\.\nRegrid one of")
     blank = pysteps_export(here, np.full((3, *shape), np.nan, np.float32), name="blank", reference=reference(5))
-    refused(3, str(blank), says=r"error: blank forecasts nothing but missing values in all 1 cases: nothing can be scored\.")
+    refused(3, str(blank), says=r"error: blank forecasts nothing but missing values in the one case: nothing can be scored\.")
 
 
 def test_files_named_one_by_one_say_how_to_name_them(here, fields):
