@@ -132,6 +132,19 @@ def test_errors_name_arguments_and_no_temporary_file(file, array, tmp_path):
         nowcast.train(config.as_dict(tiny_experiment([file])), output=tmp_path, device="cpu")
 
 
+def test_warnings_name_the_array_and_no_temporary_file(array, caplog):
+    net, dims = nowcast.load("persistence", device="cpu"), array.dims
+    net.forecast(array.where(array > 0, -999), 1)
+    net.forecast(array.assign_attrs(valid_range=[0.0, 1.0]), 1)
+    net.forecast(array * 1e6, 1)
+    full = array.copy()
+    full[{dims[0]: -1}] = 30000.0
+    with pytest.raises(NotEnoughFrames, match="needs 1 frame with something observed"):
+        net.forecast(full, 1)
+    assert len(caplog.messages) >= 4
+    assert {message.split(":")[0] for message in caplog.messages} == {"the array"}, caplog.messages
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, is_first, warn_once
+from nowcast.netcdf.files import OPEN_FILES, is_first, named_file, warn_once
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import DOUBT, SAMPLE, refine, row_step, sampled
 from nowcast.netcdf.rain.packing import Packing
@@ -154,7 +154,7 @@ def _warn_of_own_step(file: File, own: np.timedelta64 | None, step: np.timedelta
     if own and own != step and is_first(file.path, "own time step"):
         apart, others = (value / np.timedelta64(60, "s") for value in (own, step))
         said = f"states no interval and is divided by {apart:g} min, its own time step; that of the record is {others:g} min"
-        log.warning("%s: %s %s.\n%s", file.path, file.field.variable, said, _ADVICE)
+        log.warning("%s: %s %s.\n%s", named_file(file.path), file.field.variable, said, _ADVICE)
 
 
 def _warn_of_intervals(files: Sequence[File]) -> None:

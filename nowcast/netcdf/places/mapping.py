@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.netcdf.attributes import text
-from nowcast.netcdf.files import is_first
+from nowcast.netcdf.files import is_first, named_file
 
 log = logging.getLogger(__name__)
 # of maps in degrees, and in neither degrees nor metres
@@ -66,4 +66,6 @@ def _named(text_: str, coordinates: tuple[str, str]) -> str:
 def _warn_once(file: Path, variable: str, named: str, found) -> None:
     if is_first(file, f"grid mapping {named}"):
         taken = f"taken to be {found.name}" if found is not None else "its map projection is unknown"
-        log.warning("%s: %s names the grid mapping %s, which the file does not have; %s", file, variable, named, taken)
+        log.warning(
+            "%s: %s names the grid mapping %s, which the file does not have; %s", named_file(file), variable, named, taken
+        )

@@ -18,7 +18,7 @@ from xarray.core import indexing
 
 from nowcast.errors import DataError, NowcastError
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.files import OPEN_FILES, is_first
+from nowcast.netcdf.files import OPEN_FILES, is_first, standing_for
 from nowcast.netcdf.opening import FORECASTS, open_records
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
@@ -26,6 +26,7 @@ from nowcast.netcdf.writing.new_file import writing
 from nowcast.runtime.signals import held
 
 DIMS = ("time", "y", "x")
+ARRAY = "the array"  # in warnings, in place of a file
 UNNAMED = "rain"  # name of a DataArray that has none
 RATE = {"standard_name": "rainfall_rate", "long_name": "rain rate", "units": "mm h-1"}
 IN_PYTHON = {  # advice in error messages, and the advice that replaces it for an array in memory
@@ -56,8 +57,8 @@ def as_record(array: xr.DataArray | xr.Dataset, **reading) -> Iterator[Record]:
 def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
     """Yield a NetCDF file with the name of the array, which exists within the block only.
 
-    Raises DataError (exit 3) for an array that NetCDF cannot hold, OutputError (5) if the disk is full. Errors within
-    the block name the array instead of the file.
+    Raises DataError (exit 3) for an array that NetCDF cannot hold, OutputError (5) if the disk is full. Errors and
+    warnings within the block name the array instead of the file.
     """
     dataset, name = _as_dataset(array)
     with tempfile.TemporaryDirectory(prefix="nowcast-") as folder:
@@ -70,7 +71,8 @@ def stored(array: xr.DataArray | xr.Dataset) -> Iterator[Path]:
             raise DataError(f"{name} cannot be read: {str(error).splitlines()[0]}") from None
         is_first(path, FORECASTS)  # no warning that it is a forecast: the user knows
         try:
-            yield path
+            with standing_for(path, ARRAY):
+                yield path
         except NowcastError as error:
             text = str(error).replace(f"{path}: ", "").replace(str(path), path.stem)
             for option, instead in IN_PYTHON.items():

@@ -104,7 +104,7 @@ def _with_dry(stored: np.ndarray, packing: Packing, conversion: Conversion) -> t
     if len(codes) == 1:
         return packing, (
             f"no known cell is dry, and {codes[0]:g} is taken as missing. "
-            f"If it means dry, state that in the files by an attribute _Undetect = {codes[0]:g}"
+            f"If it means dry, state that by an attribute _Undetect = {codes[0]:g}"
         )
     return packing, "no known cell is dry: if dry cells are stored as missing, scores and training cover rainy cells only"
 

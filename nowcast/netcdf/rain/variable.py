@@ -13,7 +13,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import OWN_RAIN, attributes, is_numeric, made_by_nowcast, text
-from nowcast.netcdf.files import is_first
+from nowcast.netcdf.files import is_first, named_file
 from nowcast.netcdf.places.axes import angle, horizontal, is_list, is_polar
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
@@ -85,7 +85,7 @@ class Field:
         stated = self.units or "dBZ"
         if units.meaning(stated) != units.meaning(given) and is_first(file, f"units of {self.variable}"):
             text = '%s: %s states units "%s", which are used; "%s" (--units, data.units) is for files that state none'
-            log.warning(text, file, self.variable, stated, given)
+            log.warning(text, named_file(file), self.variable, stated, given)
         return self
 
     def read(self, dataset, frames: dict, conversion: units.Conversion, *, turned: tuple[bool, bool]) -> np.ndarray:
@@ -113,7 +113,9 @@ class Field:
             frame = by_frame[1][number]
             if is_first(file, f"outages of {self.variable}"):
                 said = f"{np.nanmax(frame):.4g} mm/h" if np.nanmax(frame) <= HIGHEST else f"more than {HIGHEST:.0f} mm/h"
-                log.warning("%s: %s: a frame with %s in every known cell is taken as missing", file, self.variable, said)
+                log.warning(
+                    "%s: %s: a frame with %s in every known cell is taken as missing", named_file(file), self.variable, said
+                )
             frame[:] = np.nan
         if not (rates >= INCREDIBLE).any():
             return
@@ -122,7 +124,9 @@ class Field:
             _warn_once(file, self.variable)
             rates[too_high] = np.nan
         if any(map(is_doubtful, by_frame[1])) and is_first(file, DOUBT):
-            log.warning("%s: %s: more than 1 %% of a frame would have 200 mm/h or more. %s", file, self.variable, DOUBT)
+            log.warning(
+                "%s: %s: more than 1 %% of a frame would have 200 mm/h or more. %s", named_file(file), self.variable, DOUBT
+            )
 
     def stored(self, dataset, frames: dict, *, turned: tuple[bool, bool]) -> np.ndarray:
         """Read frames as they are stored: (…, y, x). Arguments as `read`."""
@@ -138,7 +142,9 @@ class Field:
 
 def _warn_once(file: Path, variable: str) -> None:
     if is_first(file, f"high values of {variable}"):
-        log.warning("%s: values of %s above %g mm/h are taken as missing. Are its units right?", file, variable, HIGHEST)
+        log.warning(
+            "%s: values of %s above %g mm/h are taken as missing. Are its units right?", named_file(file), variable, HIGHEST
+        )
 
 
 def find_field(dataset, where: str, variable: str | None = None, *, has_units: bool = False) -> Field:
@@ -228,7 +234,7 @@ def _describe(dataset, name: str, where: str) -> Field:
     ]
     _check_size(dataset, variable, y_dim, x_dim, where)
     if (scale := unused_scale(variable)) and is_first(Path(where), f"scale of {name}"):
-        log.warning("%s: %s states %s, which is not used: CF's are scale_factor and add_offset", where, name, scale)
+        log.warning("%s: %s states %s, which is not used: CF's are scale_factor and add_offset", named_file(where), name, scale)
     return Field(
         variable=name,
         frame_dims=tuple(others),

@@ -79,7 +79,7 @@ def test_a_lone_number_that_could_be_dry_or_missing_is_told(tmp_path, caplog):
     (said,) = caplog.messages
     assert said == (
         f"{path}: rr: no known cell is dry, and -99 is taken as missing. "
-        "If it means dry, state that in the files by an attribute _Undetect = -99"
+        "If it means dry, state that by an attribute _Undetect = -99"
     )
     assert not np.isnan(read_one(write(tmp_path / "b.nc", stored(WET, -99, -99), _Undetect=np.float32(-99)))).any()
 
