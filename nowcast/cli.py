@@ -198,7 +198,7 @@ def evaluate(
     observations: Annotated[list[str] | None, typer.Option(metavar="RECORD...", help="Records to score against.")] = None,
     output: Annotated[Path | None, typer.Option(*args.OUTPUT, metavar="DIR", help="Folder for tables and report.html.")] = None,
     start: args.Start = None, end: args.End = None, every: args.Every = None, leads: args.Leads = None,
-    members: args.Members = None, at: args.FansAt = None, thresholds: args.Thresholds = None,
+    members: args.Members = None, seed: args.Seed = 0, at: args.FansAt = None, thresholds: args.Thresholds = None,
     format: Annotated[args.ScoreFormat, typer.Option(help="Output format.")] = args.ScoreFormat.table,
     variable: args.Variable = None, units: args.Units = None, device: args.Device = "auto",
     overwrite: args.Overwrite = False, quiet: args.Quiet = False, verbose: args.Verbose = False,
@@ -213,13 +213,14 @@ def evaluate(
     from nowcast.report import folder
 
     reading = {"thresholds": args.parse_thresholds(thresholds), "variable": variable, "units": units, "device": device}
-    selection = args.parse_selection((), start, end, every)
+    when, drawn = {"start": start, "end": end, "every": every}, {"leads": leads, "members": members, "seed": seed}
+    selection = args.parse_selection((), **when)
     if output and _is_first():
         args.refuse_stdout(output)
         folder.ready(output, overwrite=overwrite)
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable, "--units": units}
-    options |= {"--start": start, "--end": end, "--every": every, "--leads": leads, "--members": members, "--at": at}
-    result = score(forecasters, observations, selection, options, output=output, leads=leads, members=members, **reading)
+    options |= {f"--{name}": value or None for name, value in (when | drawn).items()} | {"--at": at}
+    result = score(forecasters, observations, selection, options, output=output, **drawn, **reading)
     if not _is_first():
         return
     rows = result.rows()

@@ -43,6 +43,7 @@ def score(
     output: Path | None,
     leads: int | None = None,
     members: int | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Score the named forecasters on the observations, or pool the scores of earlier scores.nc files if they are named.
 
@@ -50,7 +51,7 @@ def score(
     thresholds: mm/h
     output: folder of the report to be written, or None
     leads: number of lead times, or None for as many as all can forecast
-    members: number of ensemble members to score of each forecaster that is named, or None
+    members, seed: number of ensemble members to score of each forecaster that is named, or None; seed of their random numbers
 
     Raises UsageError (exit 2) for forecasters without observations, and as the functions below.
     """
@@ -65,7 +66,7 @@ def score(
         raise UsageError("Missing option '--observations'.\nSee nowcast evaluate -h")
     return evaluate_forecasters(
         names, observations, selection, thresholds=thresholds, variable=variable, units=units,
-        device=device, leads=leads, members=members, at=at, examples=output is not None, outputs=outputs,
+        device=device, leads=leads, members=members, seed=seed, at=at, examples=output is not None, outputs=outputs,
     )  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def evaluate_forecasters(
     device: str,
     leads: int | None = None,
     members: int | None = None,
+    seed: int = 0,
     at: Sequence[str] = (),
     examples: bool = False,
     outputs: Sequence[Path] = (),
@@ -96,7 +98,7 @@ def evaluate_forecasters(
     if places:
         require_own_names(places)
     where = distributed.join(pick_device(device))
-    opened = open_all(spread_runs(forecasters), device=where, variable=variable, units=units, members=members)
+    opened = open_all(spread_runs(forecasters), device=where, variable=variable, units=units, members=members, seed=seed)
     if at and not any(forecaster.num_members > 1 for forecaster in opened.values()):
         raise UsageError(f"--at {at[0]}: there are no members to show at a gauge.\nGive --members 24, or files of an ensemble.")
     for forecaster in opened.values() if leads is not None else ():
@@ -158,14 +160,16 @@ def open_all(
     variable: str | None = None,
     units: str | None = None,
     members: int | None = None,
+    seed: int = 0,
 ) -> dict[str, Forecaster]:
     """Return the named forecasters, then the baselines that every evaluation scores, by the names that scores give them.
 
     names: some may be forecasters that are open already
     members: number of members to score of the named forecasters that give members; default: that of each ensemble
+    seed: of the random numbers of all members
 
     A run or file with the name of another forecaster or baseline is identified by its path. Raises UsageError
-    (exit 2) for a forecaster that is named twice.
+    (exit 2) for a forecaster that is named twice, and for a seed without members.
     """
     always = [name for name in available() if BASELINES[name].always_scored and name not in names]
     opened: dict[str, Forecaster] = {}
@@ -178,13 +182,22 @@ def open_all(
         is_taken = forecaster.name in opened or (forecaster.name in BASELINES and path not in BASELINES)
         name = path if is_taken else forecaster.name
         if given in names and forecaster.gives_members and (members or forecaster.default_members > 1):
-            forecaster = Ensemble(forecaster, members or forecaster.default_members)
+            forecaster = Ensemble(forecaster, members or forecaster.default_members, seed)
         if name in opened:
             raise UsageError(f"{path} is named twice among the forecasters")
         opened[name] = forecaster
-    if members and not any(forecaster.is_ensemble for forecaster in opened.values()):
+    _check_members(names, opened, members, seed)
+    return opened
+
+
+def _check_members(names: Sequence[str | Forecaster], opened: Mapping[str, Forecaster], members: int | None, seed: int) -> None:
+    """Raise UsageError (exit 2) for a number of members, or a seed, where none of the forecasters draws members."""
+    if any(forecaster.is_ensemble for forecaster in opened.values()):
+        return
+    if members:
         if held := next((each for each in opened.values() if each.num_members > 1), None):
             holds = f"{held.name} holds {held.num_members} members, which are all scored"
             raise UsageError(f"--members {members}: {holds}.\nLeave --members out.")
         raise UsageError(f"--members {members}: none of {', '.join(map(str, names))} gives members; extrapolation does")
-    return opened
+    if seed:
+        raise UsageError("--seed belongs to --members: nothing else is random")

@@ -22,12 +22,13 @@ def record(tmp_path):
     return write_record(tmp_path / "rain.nc", rain(frames=7, shape=(32, 36)))
 
 
-def test_an_ensemble_is_scored_as_its_file_is(tmp_path, record):
+@pytest.mark.parametrize("seed", [(), ("--seed", 5)])
+def test_an_ensemble_is_scored_as_its_file_is(tmp_path, record, seed):
     asked = ["--observations", record, "--leads", 2, "--start", "2020-06-01T00:20", "--end", "2020-06-01T00:20"]
     asked += ["--thresholds", "0.1,0.2,1", "--format"]
-    code, direct, err = command("evaluate", "extrapolation", *asked, "json", "--members", 3)
+    code, direct, err = command("evaluate", "extrapolation", *asked, "json", "--members", 3, *seed)
     assert code == 0, err
-    predicted = ["--reference-time", "2020-06-01T00:20", "--leads", 2, "--members", 3, "--output", tmp_path / "f.nc"]
+    predicted = ["--reference-time", "2020-06-01T00:20", "--leads", 2, "--members", 3, *seed, "--output", tmp_path / "f.nc"]
     assert command("predict", "extrapolation", record, *predicted)[0] == 0
     code, stored, err = command("evaluate", tmp_path / "f.nc", *asked, "json")
     assert code == 0, err
@@ -42,6 +43,16 @@ def test_members_in_files_are_all_scored(tmp_path, record):
     assert command("predict", "extrapolation", record, *predicted)[0] == 0
     code, _, err = command("evaluate", tmp_path / "f.nc", "--observations", record, "--members", 2)
     assert (code, err) == (2, "error: --members 2: f holds 3 members, which are all scored.\nLeave --members out.\n")
+
+
+def test_a_seed_draws_other_members_and_needs_members(record):
+    asked = ["extrapolation", "--observations", record, "--leads", 1, "--every", 60, "--format", "csv"]
+    drawn = [command("evaluate", *asked, "--members", 3, *seed) for seed in ((), ("--seed", 0), ("--seed", 5))]
+    assert [code for code, _, _ in drawn] == [0, 0, 0], drawn
+    assert drawn[0][1] == drawn[1][1] != drawn[2][1]
+    assert "--members 3 --seed 5 --output scores/" in drawn[2][2]
+    code, _, err = command("evaluate", *asked, "--seed", 5)
+    assert (code, err) == (2, "error: --seed belongs to --members: nothing else is random\n")
 
 
 def test_none_of_the_forecasters_gives_members(record):
