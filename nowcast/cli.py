@@ -214,13 +214,12 @@ def evaluate(
 
     reading = {"thresholds": args.parse_thresholds(thresholds), "variable": variable, "units": units, "device": device}
     when, drawn = {"start": start, "end": end, "every": every}, {"leads": leads, "members": members, "seed": seed}
-    selection = args.parse_selection((), **when)
     if output and _is_first():
         args.refuse_stdout(output)
         folder.ready(output, overwrite=overwrite)
     options = {"--observations": observations, "--thresholds": thresholds, "--variable": variable, "--units": units}
     options |= {f"--{name}": value or None for name, value in (when | drawn).items()} | {"--at": at}
-    result = score(forecasters, observations, selection, options, output=output, **drawn, **reading)
+    result = score(forecasters, observations, args.parse_selection((), **when), options, output=output, **drawn, **reading)
     if not _is_first():
         return
     rows = result.rows()
