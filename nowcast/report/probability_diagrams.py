@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from nowcast.report.diagrams import LEGEND_LETTERS, Style, large_panel, panel
 from nowcast.report.maps import plain, short
@@ -79,6 +79,7 @@ def draw_ranks(sums: EnsembleSums, style: Style) -> Figure:
     if len(fractions):
         axes.axhline(1 / len(fractions), color="black", linewidth=0.9)
     axes.set(xlabel="members below the observation", ylabel="fraction of pairs")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

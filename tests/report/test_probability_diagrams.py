@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from makers.ensembles import ensemble, ensemble_sums
 from matplotlib.colors import to_hex
 
 from nowcast.report import probability_diagrams as diagrams
@@ -65,3 +66,10 @@ def test_ranks_are_bars_in_the_forecasters_colour(sums):
     assert len(axes.patches) == 5
     assert {to_hex(bar.get_facecolor()).upper() for bar in axes.patches} == {HOW["ens"].colour}
     assert axes.lines[0].get_ydata()[0] == pytest.approx(1 / 5)
+
+
+def test_members_below_the_observation_are_whole_numbers():
+    pooled = ensemble_sums(*ensemble(0, (1, 30, 30), members=12, levels=None))["members"]
+    (axes,) = diagrams.draw_ranks(pooled, HOW["ens"]).axes
+    assert len(axes.patches) == 13
+    assert all(float(tick).is_integer() for tick in axes.get_xticks()), axes.get_xticks()
