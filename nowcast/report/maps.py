@@ -34,6 +34,7 @@ LETTER_WIDTH = 0.57  # mean width of a letter, share of its size
 EXACT_COLOURS = 64  # of the 256 of a PNG: the most frequent ones, which are those of the scales
 COLOUR_BAR_HEIGHT = 4.2  # inches, at most
 LETTERS_PER_INCH = 12  # width of a name above a map
+TITLE_LINE = 0.18  # inches: room for each further line of a title
 
 
 def colour_scale(quantity: Quantity) -> tuple[Colormap, Normalize]:
@@ -176,7 +177,8 @@ class MapGrid:
     ):
         height = width * min(max(aspect, 0.1), 6.0)
         across = self.LEFT + columns * (width + self.GAP) + self.RIGHT
-        down = self.TOP + rows * (height + above + self.GAP) + self.BOTTOM
+        self.top = self.TOP + TITLE_LINE * title.count("\n")
+        down = self.top + rows * (height + above + self.GAP) + self.BOTTOM
         self.rows, self.columns, self.width, self.dpi = rows, columns, width, dpi
         self.figure = Figure(figsize=(max(across, NARROWEST), down), dpi=dpi, frameon=False)
         self.size = self.figure.get_size_inches()
@@ -207,7 +209,7 @@ class MapGrid:
 
     def corner(self, row: int, column: int) -> tuple[int, int]:
         """Return the position of a map in pixels from the top and from the left."""
-        from_top = self.TOP * self.dpi + (row + 1) * self.steps[0] - self.GAP * self.dpi - self.map_pixels[0]
+        from_top = self.top * self.dpi + (row + 1) * self.steps[0] - self.GAP * self.dpi - self.map_pixels[0]
         return round(from_top), round(self.LEFT * self.dpi + column * self.steps[1])
 
     def paste(

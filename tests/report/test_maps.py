@@ -258,3 +258,12 @@ def test_a_distance_is_drawn_only_where_it_is_known():
     grids[1].draw_distance(np.nan)
     assert [text.get_text() for text in grids[0].figure.texts] == ["", "200 km"]
     assert [text.get_text() for text in grids[1].figure.texts] == [""]
+
+
+def test_a_title_of_two_lines_lies_above_the_names_of_the_columns():
+    grid = MapGrid(1, 2, 1, width=2, title="Probability of 1 mm/h or more\na forecast")
+    grid.name_columns(["observed ≥ 1 mm/h", "extrapolation"])
+    grid.pixels()
+    title, *names = (text.get_window_extent() for text in grid.figure.texts if text.get_text())
+    assert title.y0 > max(name.y1 for name in names), "the axis of a figure points up"
+    assert title.y1 <= grid.size[1] * grid.dpi
