@@ -94,8 +94,7 @@ def evaluate_forecasters(
 
     Raises OutputError (exit 5) if an input is among the outputs, UsageError (exit 2) for gauges without members.
     """
-    places = read_gauges(at)
-    if places:
+    if places := read_gauges(at):
         require_own_names(places)
     where = distributed.join(pick_device(device))
     opened = open_all(spread_runs(forecasters), device=where, variable=variable, units=units, members=members, seed=seed)
