@@ -130,7 +130,7 @@ def _fans(
     if not known.any():
         return []
     cell = np.unravel_index(int(np.argmax(np.where(known, observed.sum(axis=0), -1))), known.shape)
-    wheres = {f"{known.mean():.0%} of the area, mean": known}
+    wheres = {f"{100 * known.mean():.0f} % of the area, mean": known}
     wheres |= {name: place for name, place in points.items() if known[place]} if points else {_place(cell, locator): cell}
     if absent := [name for name in points if name not in wheres]:
         log.warning("no fan of %s in a case of the report: not known there at all lead times", ", ".join(absent))

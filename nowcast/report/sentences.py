@@ -277,7 +277,8 @@ def _resolution(tally: Tally) -> float:
 def _area(evaluation: Evaluation, column: int, bias: np.ndarray, beaten: Mapping[str, Tally]) -> str:
     others = [100 * SCORES["frequency_bias"](tally)[0][column] for tally in beaten.values()]
     threshold = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
-    return f"it forecasts {bias[column]:.0%} of the observed area at {threshold} (theirs: {_range(others, '{:.0f}', '%')})"
+    theirs = _range(others, "{:.0f}", " %")
+    return f"it forecasts {100 * bias[column]:.0f} % of the observed area at {threshold} (theirs: {theirs})"
 
 
 def _range(values: Sequence[float], form: str, unit: str) -> str:

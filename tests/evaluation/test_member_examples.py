@@ -34,7 +34,7 @@ def test_fans_are_of_what_is_known_throughout():
     area, point = made.fans
     known = np.isfinite(observed[0]) & True
     known[3, 4] = known[0, 0] = False
-    assert area.place == "90% of the area, mean"
+    assert area.place == "90 % of the area, mean"
     np.testing.assert_allclose(area.observed, np.repeat(observed[0][known].mean(), 6))
     np.testing.assert_allclose(area.members["ens"], [[0.5, 2 * observed[0][known].mean()]] * 6)
     assert point.place == "wettest cell observed (row 1, column 2)"
@@ -80,7 +80,7 @@ def test_points_that_are_asked_for_have_fans_in_place_of_the_wettest_cell(caplog
     observed, read = case()
     points = {"Dam": (2, 1), "Sill": (3, 4)}
     area, point = make_member_example({"ens": read}, observed, LEADS, [0], WHOLE, 1, points=points).fans
-    assert (area.place, point.place) == ("90% of the area, mean", "Dam")
+    assert (area.place, point.place) == ("90 % of the area, mean", "Dam")
     np.testing.assert_array_equal(point.observed, [1] * 6)
     np.testing.assert_array_equal(point.members["ens"], [[0.5, 2]] * 6)
     assert "no fan of Sill" in caplog.text

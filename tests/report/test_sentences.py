@@ -113,7 +113,7 @@ def test_a_better_score_by_smoothing_is_reported_with_the_lost_power():
     assert len(said) == 1
     assert re.fullmatch(
         r"Part of the low MSE of 'net', [\d.]+ \(extrapolation [\d.]+\), comes from smoothing: .*"
-        r"it forecasts \d+% of the observed area at 5 mm/h \(theirs: 100%\); "
+        r"it forecasts \d+ % of the observed area at 5 mm/h \(theirs: 100 %\); "
         r"it has no detail finer than \d+ km \(theirs: \d+ km\).",
         said[0],
     )

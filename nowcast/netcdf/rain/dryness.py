@@ -121,7 +121,7 @@ def _negative(stored: np.ndarray, packing: Packing, conversion: Conversion) -> s
     if below.size <= _MUCH * stored.size or len(np.unique(below)) <= _MOST_CODES:
         return None
     share = below.size / stored.size
-    return f"{share:.0%} of the cells are below 0, down to {below.min():g} mm/h, and taken as missing. Is it rain?"
+    return f"{100 * share:.0f} % of the cells are below 0, down to {below.min():g} mm/h, and taken as missing. Is it rain?"
 
 
 def _out_of_range(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str | None:
@@ -135,8 +135,8 @@ def _out_of_range(stored: np.ndarray, packing: Packing, conversion: Conversion) 
         return None
     least, most = rates[lost].min(), rates[lost].max()
     return (
-        f"{lost.sum() / rain.sum():.0%} of the rain, {least:.3g} to {most:.3g} mm/h, is outside of the declared valid range "
-        "and taken as missing. Is the range right? In CF it is in stored numbers"
+        f"{100 * lost.sum() / rain.sum():.0f} % of the rain, {least:.3g} to {most:.3g} mm/h, is outside of the declared "
+        "valid range and taken as missing. Is the range right? In CF it is in stored numbers"
     )
 
 
@@ -146,7 +146,7 @@ def _doubt(stored: np.ndarray, packing: Packing, conversion: Conversion) -> str 
     if not is_doubtful(rates):
         return None
     share = (rates[~np.isnan(rates)] >= INCREDIBLE).mean()
-    return f"{share:.0%} of the known cells would have {INCREDIBLE:g} mm/h or more. {DOUBT}"
+    return f"{100 * share:.0f} % of the known cells would have {INCREDIBLE:g} mm/h or more. {DOUBT}"
 
 
 def _with_unpacked_fills(stored: np.ndarray, packing: Packing) -> tuple[Packing, str | None]:

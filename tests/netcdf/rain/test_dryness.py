@@ -158,7 +158,7 @@ def test_rare_and_varied_high_rates_are_rain(tmp_path, caplog):
     many = np.where(FAR, 250 + 5 * np.random.default_rng(0).random(FAR.shape), NEAR)
     for name, values in (("few", few), ("many", many)):
         np.testing.assert_array_equal(read_one(write(tmp_path / f"{name}.nc", values.astype("f4"))), values.astype("f4"))
-    told = f"{FAR.mean():.0%} of the known cells would have 200 mm/h or more. Are its units right?"
+    told = f"{100 * FAR.mean():.0f} % of the known cells would have 200 mm/h or more. Are its units right?"
     assert caplog.messages == [f"{tmp_path / 'many.nc'}: rr: {told}"]
 
 
@@ -168,7 +168,7 @@ def test_units_that_would_make_too_much_rain_are_doubted(tmp_path, caplog, units
     path = write(tmp_path / "a.nc", np.where(DRY, 0, WET / 4).astype("f4"), units=units, standard_name="")
     read_one(path, variable="rr")
     doubts = [text for text in caplog.messages if text.endswith("mm/h or more. Are its units right?")]
-    doubt = f"{path}: rr: {share}% of the known cells would have 200 mm/h or more. Are its units right?"
+    doubt = f"{path}: rr: {share} % of the known cells would have 200 mm/h or more. Are its units right?"
     assert doubts == ([] if share is None else [doubt])
 
 
@@ -215,7 +215,7 @@ def test_many_numbers_below_0_are_told(tmp_path, caplog, lowest, told):
     share = (DRY & ~ABSENT & (below < -0.01)).mean()
     assert np.isnan(fields).mean() == pytest.approx(ABSENT.mean() + share)
     least = below[DRY & ~ABSENT].min()
-    doubt = f"{path}: rr: {share:.0%} of the cells are below 0, down to {least:g} mm/h, and taken as missing. Is it rain?"
+    doubt = f"{path}: rr: {100 * share:.0f} % of the cells are below 0, down to {least:g} mm/h, and taken as missing. Is it"
     assert [text.startswith(doubt) for text in caplog.messages] == ([True] if told else [])
 
 
@@ -234,13 +234,13 @@ def test_a_gain_of_decoded_numbers_is_not_applied_again(tmp_path):
 @pytest.mark.parametrize(
     ("numbers", "attributes", "told"),
     [
-        (WET, {"valid_max": np.float32(30)}, "25% of the rain, 30 to 40 mm/h,"),
+        (WET, {"valid_max": np.float32(30)}, "25 % of the rain, 30 to 40 mm/h,"),
         (
             np.round(WET * 100).astype("i2"),
             {"scale_factor": 0.01, "valid_range": np.int16([0, 150])},
-            "97% of the rain, 1.51 to 40 mm/h,",
+            "97 % of the rain, 1.51 to 40 mm/h,",
         ),
-        (DBZ, {"units": "dBZ", "valid_max": np.float32(45)}, "41% of the rain, 23.7 to 40 mm/h,"),
+        (DBZ, {"units": "dBZ", "valid_max": np.float32(45)}, "41 % of the rain, 23.7 to 40 mm/h,"),
         (np.where(DRY, 200, WET), {"valid_max": np.float32(150)}, ""),
         (WET, {"valid_range": np.float32([0, 150])}, ""),
     ],
