@@ -44,6 +44,7 @@ MOVING_CALLS = {
     ".onnx": f'onnxruntime.InferenceSession("{{path}}").run(None, {{{{"past": past, "motion": {FLOW}}}}})',
     ".pt2": f'torch.export.load("{{path}}").module()(*map(torch.from_numpy, (past, {FLOW})))',
 }
+MOVING_TOLERANCE = 1e-2  # with guidance or motion: the cascade divides rounding errors by 1 - correlation², down to .0002
 UNEQUAL = 1e-3  # fraction of cells that may differ, because a rounding error can cross a threshold
 
 
@@ -227,8 +228,8 @@ def check_moving(forecast: Forecast, network: Network, grid: tuple[int, int]) ->
     log.info("a forecast of %d × %d cells takes %.2f s, with the motion; that of nowcast itself %.2f s",
              *grid, between - began, time.perf_counter() - between)  # fmt: skip
     for own, other in zip(outputs, expected, strict=True):
-        different = ~np.isclose(own, other, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True)
-        log.info("%.4f %% of its values differ by more than %g", 100 * different.mean(), TOLERANCE)
+        different = ~np.isclose(own, other, rtol=MOVING_TOLERANCE, atol=MOVING_TOLERANCE, equal_nan=True)
+        log.info("%.4f %% of its values differ by more than %g", 100 * different.mean(), MOVING_TOLERANCE)
         if different.mean() > UNEQUAL:
             raise ValueError(f"{100 * different.mean():.2g} % of its forecast differ from the network's")
 

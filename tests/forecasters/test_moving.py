@@ -122,10 +122,18 @@ def test_a_file_runs_with_the_motion_of_the_rain(tmp_path, caplog):
     assert np.isclose(field.detach(), made.forecast(frames(), 1), rtol=1e-4, atol=1e-4, equal_nan=True).mean() > 0.999
 
 
-def test_another_forecast_is_not_written(tmp_path):
+@pytest.mark.parametrize(("apart", "refused"), [(0.005, False), (0.03, True)])
+def test_a_forecast_that_differs_by_more_than_rounding_is_not_written(apart, refused):
     made = network("guided")
-    with pytest.raises(ValueError, match="% of its forecast differ from the network's"):
-        export.check_moving(lambda past, flow: tuple(np.zeros((1, 3, n, *GRID)).squeeze() for n in (1, 8)), made, GRID)
+
+    def other(past, flow):
+        return tuple(output + apart for output in made.forecast_and_exceedance(past, 3, made.thresholds))
+
+    if refused:
+        with pytest.raises(ValueError, match="% of its forecast differ from the network's"):
+            export.check_moving(other, made, GRID)
+    else:
+        export.check_moving(other, made, GRID)
 
 
 def test_the_grid_is_asked_for_where_it_matters(tmp_path):
