@@ -4,7 +4,7 @@ All of it is also in the package itself, imported when it is first used: `import
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.rain.data_arrays import in_utc
 from nowcast.prediction.arrays import Array, Asked, forecast_array
-from nowcast.prediction.given import as_path, as_paths, as_thresholds, as_time, observed
+from nowcast.prediction.given import as_path, as_paths, as_thresholds, as_time, listed, observed
 
 if TYPE_CHECKING:
     from nowcast.evaluation.result import Evaluation
@@ -266,6 +266,9 @@ def evaluate(
     start: Any = None,
     end: Any = None,
     every: float | None = None,
+    leads: int | None = None,
+    members: int | None = None,
+    seed: int = 0,
     thresholds: Sequence[float] | float | None = None,
     variable: str | None = None,
     device: str = "auto",
@@ -275,6 +278,7 @@ def evaluate(
     forecasters: one or several that `load` returned, runs, or names that `load` or `nowcast evaluate` takes
     observations: records, or one or several DataArrays (time, y, x)
     start, end: first and last reference time (UTC), the last a time or, as text, a whole day; every: minutes between them
+    leads: number of lead times; members, seed: number of ensemble members that are scored, and seed of their random numbers
     thresholds: one or several, mm/h
 
     Raises UsageError (exit 2) for wrong arguments, and the errors of `commands.evaluate.evaluate_forecasters`.
@@ -282,15 +286,13 @@ def evaluate(
     from nowcast.commands.evaluate import evaluate_forecasters
     from nowcast.prediction.cases import Selection
 
-    several = forecasters if isinstance(forecasters, Iterable) and not isinstance(forecasters, str) else [forecasters]
-    given = [_forecaster(each) for each in several]
+    given = [_forecaster(each) for each in listed(forecasters, str)]
     selection = Selection((), _time(start, "start"), _time(end, "end", whole_day=True), every)
-    levels = None if thresholds is None else as_thresholds(thresholds)
+    asked = Asked(1 if leads is None else leads, members=members or 0, seed=seed)
+    drawn = {"leads": leads, "members": asked.members or None, "seed": asked.seed}
+    reading = {"thresholds": None if thresholds is None else as_thresholds(thresholds), "variable": variable, "device": device}
     with observed(observations) as paths:
-        evaluation = evaluate_forecasters(
-            given, paths, selection, thresholds=levels, variable=variable, device=device, examples=True
-        )
-    return Scores.of(evaluation)
+        return Scores.of(evaluate_forecasters(given, paths, selection, examples=True, **drawn, **reading))
 
 
 def _time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64 | None:

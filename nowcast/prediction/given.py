@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ RECORDS = "NetCDF files, folders or globs"
 LABELLED = xr.DataArray | xr.Dataset
 
 
+def listed(given: Any, single: type | UnionType) -> Iterable:
+    """Return several things as they are, and one thing, also of the type `single`, in a list."""
+    return given if isinstance(given, Iterable) and not isinstance(given, single) else [given]
+
+
 def as_path(given: Any, name: str, *, expected: str) -> str:
     """Return a path as text, with ~ expanded. Raises UsageError (exit 2) for other types."""
     if not isinstance(given, str | os.PathLike):
@@ -27,8 +33,7 @@ def as_path(given: Any, name: str, *, expected: str) -> str:
 
 def as_paths(given: Any, name: str, *, expected: str = RECORDS) -> list[str]:
     """Return one or several paths as texts. Raises UsageError (exit 2) for other types, and for an empty list."""
-    several = given if isinstance(given, Iterable) and not isinstance(given, str | LABELLED) else [given]
-    paths = [as_path(each, name, expected=expected) for each in several]
+    paths = [as_path(each, name, expected=expected) for each in listed(given, str | LABELLED)]
     if not paths:
         raise UsageError(f"{name}: the list is empty.\nExpected {expected}.")
     return paths
@@ -40,9 +45,10 @@ def observed(given: Any) -> Iterator[list[str]]:
 
     Raises UsageError (exit 2) for other types, DataError (3) for arrays that NetCDF cannot hold.
     """
-    several = given if isinstance(given, Iterable) and not isinstance(given, str | LABELLED) else [given]
     with ExitStack() as stack:
-        paths = [stack.enter_context(stored(each)) if isinstance(each, LABELLED) else each for each in several]
+        paths = [
+            stack.enter_context(stored(each)) if isinstance(each, LABELLED) else each for each in listed(given, str | LABELLED)
+        ]
         yield as_paths(paths, "observations", expected=f"a DataArray (time, y, x), or {RECORDS}")
 
 
