@@ -293,23 +293,17 @@ def test_a_run_that_is_named_as_a_baseline_is_scored_beside_it(run, record, tmp_
 
 
 def test_members_are_scored_as_by_the_command(record, tmp_path, undrawn):
-    when = ("--start", "2020-06-01T02:15", "--leads", 3, "--thresholds", 1, "--device", "cpu")
-    command(
-        "evaluate", "extrapolation", "--observations", record, *when, "--members", 3, "--seed", 4, "--output", tmp_path / "e"
-    )
-    options = {"start": "2020-06-01T02:15", "leads": 3, "thresholds": 1, "device": "cpu"}
+    options = {"start": "2020-06-01T02:15", "end": "2020-06-01T02:15", "leads": 3, "thresholds": 1, "device": "cpu"}
+    words = [word for name, value in (options | {"members": 3, "seed": 4}).items() for word in (f"--{name}", value)]
+    command("evaluate", "extrapolation", "--observations", record, *words, "--output", tmp_path / "e")
     found = [nowcast.evaluate("extrapolation", record, members=3, seed=seed, **options).crps_fair for seed in (4, 5)]
     with xr.open_dataset(tmp_path / "e" / "scores.nc") as expected:
         xr.testing.assert_equal(found[0], expected.crps_fair)
     assert found[0].sizes["lead_minutes"] == 3
     assert not found[1].equals(found[0])
-    for wrong, told in (
-        ({"members": -1}, "members = -1"),
-        ({"leads": 0}, "leads = 0"),
-        ({"members": 2, "seed": 0.5}, "seed = 0.5"),
-    ):
-        with pytest.raises(UsageError, match=told):
-            nowcast.evaluate("extrapolation", record, **wrong)
+    for name, wrong in (("members", -1), ("leads", 0), ("seed", 0.5)):
+        with pytest.raises(UsageError, match=f"{name} = {wrong}"):
+            nowcast.evaluate("extrapolation", record, **{name: wrong})
 
 
 def test_a_report_overwrites_no_input(record, tmp_path, monkeypatch, undrawn):
