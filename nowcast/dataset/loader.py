@@ -44,9 +44,12 @@ def load(batches: Batches, start: int, stop: int, *, workers: int, device: torch
 
 
 def _end_without_parent(_: int) -> None:
-    """End a worker whose training was killed while it started: torch would take the process that inherits it for its parent."""
+    """End a worker whose training was killed while it started: torch would take the process that inherits it for its parent.
+
+    That of a fork server, Python's default from 3.14 on, is the server's child, and the server ends with the training.
+    """
     parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:
+    if parent is not None and multiprocessing.get_start_method() != "forkserver" and os.getppid() != parent.pid:
         os._exit(0)
 
 

@@ -1,6 +1,7 @@
 """Cores are divided between the network and the processes that read its batches ahead."""
 
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from makers import rain, write_record
 
 from nowcast.dataset.batches import Batches, Series
+from nowcast.dataset.loader import load
 from nowcast.dataset.packed import pack
 from nowcast.dataset.windows import find_windows
 from nowcast.dataset.workers import FEW_WEIGHTS, cores_left_to, count_workers, workers_that_fit
@@ -51,15 +53,29 @@ def test_a_small_network_leaves_a_core_to_each_worker(workers, weights, cores, e
         assert torch.get_num_threads() == 4
 
 
-def test_little_shared_memory_makes_one_process_read(tmp_path, caplog):
+@pytest.fixture
+def batches(tmp_path):
     (record,) = open_records([write_record(tmp_path / "a.nc", rain(frames=9, shape=(70, 50)))])
     windows = find_windows(record.times, input_frames=2, lead_frames=3, time_step=record.time_step)
-    batches = Batches([Series(record.name, pack(record), windows)], batch_size=2, crop=32, seed=0)
+    return Batches([Series(record.name, pack(record), windows)], batch_size=2, crop=32, seed=0)
+
+
+def test_little_shared_memory_makes_one_process_read(batches, tmp_path, caplog):
     assert workers_that_fit(batches, 2, 2, folder=tmp_path) == 2
     assert workers_that_fit(batches, 2, 2, folder=tmp_path / "absent") == 2
     with caplog.at_level(logging.WARNING):
         assert workers_that_fit(batches, 2, 10**12, folder=tmp_path) == 0
     assert "they are read by one process, more slowly" in caplog.text
+
+
+def test_workers_of_a_fork_server_read(batches):
+    """Python starts workers in this way from 3.14 on: their parent is the server, not the training."""
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        assert len(list(load(batches, 0, 2, workers=1))) == 2
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 ONE_WORKER = """
