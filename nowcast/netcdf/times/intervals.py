@@ -21,7 +21,7 @@ _BOUNDS = ("time_bnds", "time_bounds")  # also where no attribute names them
 STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")
 _ENDS = ("end_time", "time_end", "stop_time", "time_stop", "valid_to", "valid_until")
 _OVER_TIME = re.compile(r"(time|period)\w*\s*:\s*(mean|sum|average)", re.IGNORECASE)  # in cell_methods
-_TIME = re.compile(r"\b(time|period)\w*\s*:", re.IGNORECASE)  # in cell_methods, also of instants: "time: point"
+_TIME = re.compile(r"(time|period)\w*\s*:|:\s*point", re.IGNORECASE)  # in cell_methods, also of instants: "t: point"
 _ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
 

@@ -22,13 +22,27 @@ def test_rates_are_means_where_bounds_start_at_their_times(tmp_path, caplog, sta
     """IMERG's and CMORPH's half hours have their start as time, and no cell_methods. start, end: minutes after the times."""
     path = write(tmp_path / "a.nc", RATES)
     expected = open_one(path).times + np.timedelta64(later, "m")
+    add_bounds(path, start, end)
+    assert open_one(path).times.tolist() == expected.tolist()
+    assert caplog.messages == ([f"{path}: {said}"] if said else [])
+
+
+def add_bounds(path, start, end):
+    """Add time bounds, minutes after the times."""
     with edit(path) as file:
         file.createDimension("nv", 2)
         file["time"].bounds = "time_bnds"
         times = np.asarray(file["time"][:])[:, None]
         file.createVariable("time_bnds", "i4", ("time", "nv"))[:] = times + 60 * np.array([start, end])
+
+
+@pytest.mark.parametrize("methods", ["time: point", "valid_time: point", "t: point", "area: mean t: point"])
+def test_rates_that_are_said_to_be_instants_keep_their_times(tmp_path, caplog, methods):
+    path = write(tmp_path / "a.nc", RATES, cell_methods=methods)
+    expected = open_one(path).times
+    add_bounds(path, 0, 5)
     assert open_one(path).times.tolist() == expected.tolist()
-    assert caplog.messages == ([f"{path}: {said}"] if said else [])
+    assert not caplog.messages
 
 
 def test_bounds_that_cannot_be_read_do_not_matter_to_rates(tmp_path):
