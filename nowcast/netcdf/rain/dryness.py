@@ -255,4 +255,4 @@ def _rate(number: int, kind: np.dtype, own: np.dtype, packing: Packing, conversi
 def _told(number: float, rate: float, share: float) -> str:
     """Return the text about a code that would be a rate, mm/h, in a share of the cells."""
     shown = f"more than {HIGHEST:.0f}" if np.isinf(rate) else f"{rate:.4g}" if rate < 1000 else f"{rate:.0f}"
-    return f"{number:.7g}, which would be {shown} mm/h in {100 * share:.2g} % of the cells"
+    return f"{number:.7g}, which would be {shown} mm/h in {100 * share:.3g} % of the cells"

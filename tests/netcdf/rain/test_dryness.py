@@ -99,7 +99,7 @@ def test_the_largest_byte_is_missing_if_it_is_frequent_or_incredible(tmp_path, c
     numbers = np.where(ABSENT, 255, np.arange(48 * 60).reshape(2, 24, 60) % 150).astype("u1")
     path = write(tmp_path / "a.nc", numbers, **attributes)
     np.testing.assert_array_equal(np.isnan(read_one(path)), ABSENT)
-    share = f"{100 * ABSENT.mean():.2g}"
+    share = f"{100 * ABSENT.mean():.3g}"
     assert caplog.messages == [f"{path}: rr: 255, which would be {rate} mm/h in {share} % of the cells, is taken as missing"]
 
 
@@ -140,7 +140,14 @@ def test_a_frequent_number_beyond_credible_rain_is_missing(tmp_path, caplog, kin
     fields = read_one(path)
     np.testing.assert_array_equal(np.isnan(fields), FAR)
     np.testing.assert_allclose(fields[~FAR], NEAR[~FAR], atol=0.6)
-    assert caplog.messages == [f"{path}: rr: {told} in {100 * FAR.mean():.2g} % of the cells, is taken as missing"]
+    assert caplog.messages == [f"{path}: rr: {told} in {100 * FAR.mean():.3g} % of the cells, is taken as missing"]
+
+
+def test_a_share_of_nearly_all_cells_is_told_in_plain_digits(tmp_path, caplog):
+    numbers = np.full((2, 24, 60), 999.9, np.float32)
+    numbers[0, :2, :2] = 1
+    read_one(path := write(tmp_path / "a.nc", numbers))
+    assert caplog.messages == [f"{path}: rr: 999.9, which would be 999.9 mm/h in 99.9 % of the cells, is taken as missing"]
 
 
 def test_several_codes_are_missing_and_few_cells_of_nines_suffice(tmp_path, caplog):
@@ -149,7 +156,7 @@ def test_several_codes_are_missing_and_few_cells_of_nines_suffice(tmp_path, capl
     path = write(tmp_path / "a.nc", numbers.astype("f4"))
     np.testing.assert_array_equal(np.isnan(read_one(path)), numbers > 100)
     assert "rr: 65535, which would be more than 10000 mm/h in" in caplog.text
-    assert "and 9999.9, which would be 10000 mm/h in 0.69 % of the cells, are taken as missing" in caplog.text
+    assert "and 9999.9, which would be 10000 mm/h in 0.694 % of the cells, are taken as missing" in caplog.text
 
 
 def test_rare_and_varied_high_rates_are_rain(tmp_path, caplog):
