@@ -6,13 +6,18 @@ from typing import Any
 
 from nowcast.errors import UsageError
 
-_AT = re.compile(r"(?P<reason>.*) \(at line (?P<line>\d+), column \d+\)")
+_AT = re.compile(r"(?P<reason>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)")
 _TEXT = re.compile(r'"[^"\\]*"|\'[^\']*\'')  # a complete text, which no pattern of a slip looks into
 _SHOWN = 60  # letters of a line that are quoted
+_BEGINS = "the line begins with it: "  # before the reason, where that is about the first letter of the line
 _ARRAY, _TIME = "Unclosed array", "a date, or a date and a time with seconds: 2020-06-01, 2020-06-01T12:00:00Z"
-_SLIPS = (  # the beginning of tomllib's reason, a pattern of the line with its texts replaced by T, and what is expected
+_SECTION, _KEY = "a section in square brackets: [training]", "a key without spaces, = and a value: steps = 100"
+_QUOTES = 'a text in quotes: "text"'
+_SLIPS = (  # patterns of tomllib's reason, and of the line with its texts replaced by {}, and what is expected
     ("Cannot ", "", "each key and each section once"),
-    (r"Expected '\]'", "", "a section in square brackets: [training]"),
+    (f"{_BEGINS}(Unclosed array|Invalid value)", r"^[\w.-]+\s*=|^\[[A-Za-z]", "a ] before this line, at the end of the list"),
+    (r"Expected '\]", "", _SECTION),
+    ("Expected newline", r"^\[", _SECTION),
     (_ARRAY, r"\d{4}-\d", _TIME),
     (_ARRAY, "", "a list in square brackets, with commas between its values: [1, 2]"),
     ("", r'"[^"]*\\', r"a text with backslashes in single quotes, 'C:\radar', or with slashes in their place"),
@@ -20,18 +25,18 @@ _SLIPS = (  # the beginning of tomllib's reason, a pattern of the line with its 
     ("", r"[\u00a0\u202f]", "plain spaces, where this line has one that does not break"),
     ("", r"[\u2212\u2013]", "the minus sign of the keyboard: -1"),
     ("", r"[\"']", 'a text in quotes at both ends: "text"'),
-    (
-        "", r"^\s*[^=\[]*$|^\s*[\w.-]+\s*[^\s\w.=-]|^\s*[\w.-]+\s+[\w.-]|==",
-        "a key without spaces, = and a value: steps = 100",
-    ),
+    ("Expected '='|Invalid statement", "", _KEY),
+    ("", "==", _KEY),
+    ("Expected newline", r",\s*$", "no comma at the end of the line"),
     ("", r"\d{4}-\d", _TIME),
     ("", r"(?<![\w.])\.\d|\d\.(?!\d)", "digits on both sides of the point of a number: 0.5, 1.0"),
     ("", r"^[^\[]*\d,\d", "a point in a number, not a comma: 0.5; and 10000 without one"),
     ("", r"(?i)\b(true|false|yes|no|on|off)\b", "true or false, in small letters"),
-    ("", r"=\s*\(", "a list in square brackets: [1, 2]"),
-    ("", r"[=\[,]\s*[-+]?\d", "a plain number, without unit, sign or sum: 10000, 0.05, 1e-3"),
-    ("", r"[=\[,]\s*[^\W\d]|[=\[,]\s*[~/]", 'a text in quotes: "text"'),
-)  # fmt: skip
+    ("", r"=\s*(\(|[^\[]*,)", "a list in square brackets: [1, 2]"),
+    ("", r"[=\[,]\s*[-+]?\d", "a plain number, without unit, zeros before it or sum: 10000, 0.05, 1e-3"),
+    (f"{_BEGINS}Invalid value", "", _QUOTES),
+    ("", r"[=\[,]\s*([^\W\d]|[~/])", _QUOTES),
+)
 
 
 def parse(text: str, what: str) -> dict[str, Any]:
@@ -48,8 +53,10 @@ def _explain(text: str, error: str) -> str:
     lines = text.split("\n")
     if at is None or int(at["line"]) > len(lines):
         return f": {error}"
-    line = lines[int(at["line"]) - 1].strip()
-    bare = _TEXT.sub("T", line).partition("#")[0]
-    hints = [hint for reason, slip, hint in _SLIPS if re.match(reason, at["reason"]) and re.search(slip, bare)]
+    whole = lines[int(at["line"]) - 1]
+    line = whole.strip()
+    bare = _TEXT.sub("{}", line).partition("#")[0]
+    told = at["reason"] if whole[: int(at["column"]) - 1].strip() else _BEGINS + at["reason"]
+    hints = [hint for reason, slip, hint in _SLIPS if re.search(reason, told) and re.search(slip, bare)]
     shown = line[:_SHOWN] + ("…" if len(line) > _SHOWN else "")
     return f", line {at['line']}: {shown}\n{f'Expected {hints[0]}' if hints else at['reason']}."

@@ -7,7 +7,7 @@ from nowcast import config
 from nowcast.errors import UsageError
 
 QUICK = ROOT / "configs" / "quickstart.toml"
-NUMBER = "a plain number, without unit, sign or sum: 10000, 0.05, 1e-3"
+NUMBER = "a plain number, without unit, zeros before it or sum: 10000, 0.05, 1e-3"
 POINT = "digits on both sides of the point of a number: 0.5, 1.0"
 TEXT = 'a text in quotes: "text"'
 SINGLE = r"a text with backslashes in single quotes, 'C:\radar', or with slashes in their place"
@@ -37,9 +37,25 @@ SLIPS = {
     "test = [2020-06-01T00:00]": TIME,
     "betas = (0.9, 0.99)": "a list in square brackets: [1, 2]",
     "betas = [0.9 0.99]": "a list in square brackets, with commas between its values: [1, 2]",
+    "betas = 0.9, 0.99": "a list in square brackets: [1, 2]",
+    'records = "a.nc", "b.nc"': "a list in square brackets: [1, 2]",
+    "steps = 100,": "no comma at the end of the line",
+    'optimizer = "adamw",': "no comma at the end of the line",
+    "steps = 007": NUMBER,
     "[training": "a section in square brackets: [training]",
     "seed = 1": "each key and each section once",
     "[data]": "each key and each section once",
+    "[training]]": "a section in square brackets: [training]",
+    "[[training]": "a section in square brackets: [training]",
+}
+IN_LISTS = {  # two lines of which the second is told
+    "betas = [0.9, 0.99\nsteps = 100": "a ] before this line, at the end of the list",
+    "betas = [0.9,\n  steps = 100": "a ] before this line, at the end of the list",
+    "betas = [0.9, 0.99\n[training]": "a ] before this line, at the end of the list",
+    "betas = [0.9,\n  .99]": POINT,
+    'records = ["a.nc",\n  b.nc]': TEXT,
+    'records = ["a.nc",\n  /b.nc]': TEXT,
+    "betas = [0.9\n  0.99]": "a list in square brackets, with commas between its values: [1, 2]",
 }
 
 
@@ -49,6 +65,15 @@ def test_a_slip_is_told_with_its_line_and_what_is_right(tmp_path, line):
     with pytest.raises(UsageError) as caught:
         config.read(tmp_path / "a.toml")
     assert str(caught.value) == f"{tmp_path / 'a.toml'} is not valid TOML, line 3: {line} # why\nExpected {SLIPS[line]}."
+
+
+@pytest.mark.parametrize("lines", IN_LISTS)
+def test_a_slip_in_a_list_of_several_lines_is_told(tmp_path, lines):
+    (tmp_path / "a.toml").write_text(lines + "\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        config.read(tmp_path / "a.toml")
+    told = f"line 2: {lines.splitlines()[1].strip()}\nExpected {IN_LISTS[lines]}."
+    assert str(caught.value) == f"{tmp_path / 'a.toml'} is not valid TOML, {told}"
 
 
 def test_a_line_that_no_hint_fits_is_quoted_with_the_reason(tmp_path):
