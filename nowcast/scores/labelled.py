@@ -90,18 +90,22 @@ def _other_first(forecast: xr.DataArray) -> xr.DataArray:
 
 
 def _check_other(forecast: xr.DataArray, *, by_case: bool) -> None:
-    """Raise UsageError (exit 2) for members or quantiles where a score takes cases, and for cases where it takes members."""
+    """Raise UsageError (exit 2) for members or quantiles where a score takes cases, and for cases where it takes members.
+
+    Members may have reference times of their own (a lagged ensemble), and a single member is a case.
+    """
     if forecast.ndim != 4:
         return
     labels = {str(dim): forecast[dim].attrs.get("standard_name") for dim in forecast.dims}
     several = [dim for dim, label in labels.items() if names_members(dim, label) or names_quantiles(dim)]
-    if by_case and several:
+    if by_case and several and forecast.sizes[several[0]] > 1:
         raise UsageError(
             f'the forecast has the dimension "{several[0]}", whose members or quantiles this score would take for cases.\n'
             f'Give one of them or their mean, such as forecast.mean("{several[0]}"); crps_fair and spread score members.'
         )
     first = forecast.dims[0]
-    if not by_case and any(each.dtype.kind == "M" and first in each.dims for each in forecast.coords.values()):
+    own_times = [each for each in forecast.coords.values() if each.dtype.kind == "M" and first in each.dims]
+    if not by_case and any(each.ndim > 1 or first not in several for each in own_times):
         raise UsageError(
             f'the forecast has times along "{first}": it holds several cases.\n'
             "Expected one case, with the members or thresholds first: score the cases one by one."

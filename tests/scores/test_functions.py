@@ -214,6 +214,19 @@ def test_members_are_not_scored_as_cases_nor_cases_as_members():
             scores.crps_fair(forecast, observed)
 
 
+def test_lagged_members_and_a_single_member_are_scored():
+    """Lagged members have reference times of their own, but the same valid times."""
+    observed = labelled(rain(frames=4))
+    members = xr.concat([observed * factor for factor in (0.5, 2)], "realization")
+    starts = np.array(["2020-05-31T23:50", "2020-05-31T23:55"], "datetime64[ns]")
+    lagged = members.assign_coords(forecast_reference_time=("realization", starts))
+    assert scores.crps_fair(lagged, observed) == scores.crps_fair(members, observed)
+    later = observed.time.values + np.array([0, 300], "timedelta64[s]")[:, None]
+    with pytest.raises(UsageError, match='the forecast has times along "realization"'):
+        scores.crps_fair(members.assign_coords(valid_time=(("realization", "time"), later)), observed)
+    assert scores.mae(members[1:], observed) == scores.mae(members[1], observed) > 0
+
+
 def test_only_frames_near_the_forecast_are_read(monkeypatch):
     observed, written = labelled(rain(frames=60)), []
     whole = xr.Dataset.to_netcdf
