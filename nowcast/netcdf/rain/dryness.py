@@ -26,7 +26,8 @@ INCREDIBLE, _MUCH = 200.0, 0.01  # mm/h; if more than this fraction of known cel
 _FIRST_CELLS = 64  # cells of a frame that are checked first: a dry one excludes an outage
 _CODE = re.compile(r"9{2,}|32767|65535")  # significant digits of codes: of 9999.9, 99.9, and of unpacked largest integers
 _LEAST_CODE = 50.0  # mm/h, from which on 99 or 99.9 is a code if it is frequent
-_RARE, _FEWEST = 5, 20  # a code is this many times as frequent as the ten numbers below it, and in at least so many cells
+_RARE, _FEWEST = 5, 20  # a code is this many times as frequent as other numbers near it, and in at least so many cells
+_NEAR = 0.8  # share of the highest rate from which on numbers of floats are near it; of small integers, the ten below a code are
 
 
 def sampled(count: int, most: int = SAMPLE) -> np.ndarray:
@@ -214,10 +215,11 @@ def _without_largest(stored: np.ndarray, packing: Packing, conversion: Conversio
 
 
 def _without_repeated(stored: np.ndarray, packing: Packing, conversion: Conversion) -> tuple[Packing, str | None]:
-    """Take as missing numbers that are not credible as rain and far more frequent than the others as high, in any unit.
+    """Take numbers among the highest as missing that are far more frequent than the others there and cannot be rain.
 
-    Whole numbers count, the numbers of `_CODE`, and what would be more than HIGHEST: that is missing in any case, but no reason
-    to doubt the units.
+    That holds for what would be more than HIGHEST, which is missing in any case, but here no reason to doubt the units; and,
+    of at least INCREDIBLE, for the numbers of `_CODE`, and for whole numbers in more than _FEW of the cells. Less than that,
+    down to _LEAST_CODE, are only numbers of `_CODE` in more than _MUCH of the cells. Reflectivity counts above HIGHEST only.
     """
     remarks = []
     while len(remarks) < _MOST_CODES and (code := _repeated(stored, packing, conversion)):
@@ -234,7 +236,7 @@ def _repeated(stored: np.ndarray, packing: Packing, conversion: Conversion) -> t
     highest = rates[~np.isnan(rates)].max(initial=0)
     if highest < _LEAST_CODE or (conversion.zr and np.isfinite(highest)):  # many radars end at 60 dBZ
         return None
-    numbers, counts = np.unique(stored[rates >= 0.8 * highest], return_counts=True)
+    numbers, counts = np.unique(stored[rates >= _NEAR * highest], return_counts=True)
     number, count = float(numbers[counts.argmax()]), int(counts.max())
     is_code = bool(_CODE.fullmatch(f"{number:.7g}".replace(".", "").strip("0")))
     if highest < INCREDIBLE:

@@ -27,7 +27,8 @@ _DAY = 86400  # s
 _OFFSET = re.compile(r"(:\d\d\S*|\s)\s*[+-]\d{1,2}(:?\d\d)?\s*$")  # from UTC, at the end of units
 # words of another zone than UTC in a name or a long name; attributes that name the zone, and what means UTC there
 _LOCAL = re.compile(r"\blocal\b|\b(CE[SD]?T|MES?Z|[ECMP][SD]T|JST|KST|AE[SD]T|LST)\b")
-_ZONES, _UTC = ("timezone", "time_zone", "tz"), re.compile(r"(UTC|GMT|Z|Etc/UTC|Zulu)?([+-]?0{1,2}(:?00)?)?", re.IGNORECASE)
+_ZONES = ("timezone", "time_zone", "tz")
+_UTC = re.compile(r"(?=.*\b(UTC|GMT|Z|Zulu|Universal)\b|[+-]?0)[^1-9]*", re.IGNORECASE)
 
 
 def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndarray:

@@ -213,7 +213,9 @@ ZONES = {  # attributes of the times, and what is told
     "its name": ({"time_zone": "Europe/Rome", "long_name": "time"}, "Europe/Rome"),
     "an offset": ({"timezone": "UTC+2"}, "UTC+2"),
     "an offset in the units": ({"long_name": "local time", "units": "seconds since 1970-01-01 02:00:00 +02:00"}, None),
+    "an offset of minutes": ({"timezone": "UTC+05:30"}, "UTC+05:30"),
     "UTC": ({"long_name": "time (UTC)", "timezone": "UTC", "tz": "+00:00"}, None),
+    "other words for UTC": ({"timezone": "Coordinated Universal Time", "tz": "UTC (Z)", "time_zone": "GMT+0"}, None),
 }
 
 
