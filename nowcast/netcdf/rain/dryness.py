@@ -27,7 +27,7 @@ _FIRST_CELLS = 64  # cells of a frame that are checked first: a dry one excludes
 _CODE = re.compile(r"9{2,}|32767|65535")  # significant digits of codes: of 9999.9, 99.9, and of unpacked largest integers
 _LEAST_CODE = 50.0  # mm/h, from which on 99 or 99.9 is a code if it is frequent
 _RARE, _FEWEST = 5, 20  # a code is this many times as frequent as other numbers near it, and in at least so many cells
-_NEAR = 0.8  # share of the highest rate from which on numbers of floats are near it; of small integers, the ten below a code are
+_NEAR = 0.8  # share of the highest rate from which on numbers of floats are near it; of integers, the ten below a code are
 
 
 def sampled(count: int, most: int = SAMPLE) -> np.ndarray:
