@@ -75,14 +75,12 @@ def test_the_ends_are_the_quantiles_of_what_is_defined():
 
 def test_undefined_resamples_take_no_more_time_than_others():
     values = np.random.default_rng(0).normal(size=(1000, 300))
-    fewest = []
-    for given in (values, with_undefined(values, 50)):
-        seconds = []
-        for _ in range(3):
+    fewest = [np.inf, np.inf]  # s
+    for _ in range(5):  # in turn, since the load of the machine changes
+        for number, given in enumerate((values, with_undefined(values, 50))):
             began = time.process_time()
             quantiles(given)
-            seconds.append(time.process_time() - began)
-        fewest.append(min(seconds))
+            fewest[number] = min(fewest[number], time.process_time() - began)
     assert fewest[1] < 3 * fewest[0], "numpy.nanquantile takes ten times as long"
 
 
