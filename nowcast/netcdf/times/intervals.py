@@ -143,7 +143,7 @@ def at_ends(dataset, field: Field, times: np.ndarray, where: str, *, dims: tuple
         found = _starts_and_ends(dataset, field, times, where, dims)
     elif times.size and field.kind == "rate" and not _TIME.search(methods):
         found = _starts_and_ends_unsaid(dataset, field, times, where, dims)
-        hint = '.\nIf they are instants, state that in the files: cell_methods = "time: point"'
+        hint = '.\nIf they are instants, state that: cell_methods = "time: point"'
     if found is None:
         return times, None
     starts, ends = (np.broadcast_to(each, times.shape) for each in found)
@@ -186,7 +186,7 @@ def _starts_and_ends_unsaid(
         return starts, ends
     if ((starts < times) & (times < ends)).all():
         said = "states no cell_methods; the times in the middle of its time bounds are taken as those of instants"
-        hint = 'If it is a mean over them, state that in the files: cell_methods = "time: mean"'
+        hint = 'If it is a mean over them, state that: cell_methods = "time: mean"'
         warn_once(Path(where), f"{field.variable} {said}.\n{hint}")
     return None
 

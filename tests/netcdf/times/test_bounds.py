@@ -7,11 +7,11 @@ from makers.stored import edit, open_one, read_one, write
 RATES = np.arange(72, dtype=np.float32).reshape(3, 4, 6) / 4  # mm/h, (time, y, x)
 LATER = (
     "the times of rr are up to 5 min before the ends of its intervals (time bounds); the ends are taken as valid times.\n"
-    'If they are instants, state that in the files: cell_methods = "time: point"'
+    'If they are instants, state that: cell_methods = "time: point"'
 )
 AROUND = (
     "rr states no cell_methods; the times in the middle of its time bounds are taken as those of instants.\n"
-    'If it is a mean over them, state that in the files: cell_methods = "time: mean"'
+    'If it is a mean over them, state that: cell_methods = "time: mean"'
 )
 
 
