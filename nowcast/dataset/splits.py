@@ -122,13 +122,12 @@ def split_by_records(
 
 
 def _apart_from(others: np.ndarray, windows: Windows, times: np.ndarray) -> Windows:
-    """Return the windows from which all frames of `others` (time,), sorted, are at least the length of a window away."""
+    """Return the windows from which all frames of `others` (time,), sorted, are more than the length of a window away."""
     duration = windows.positions.shape[1] * windows.time_step
     first, last = times[windows.positions[:, 0]], times[windows.positions[:, -1]]
     before = np.searchsorted(others, first - duration, side="left")
     is_apart = before == np.searchsorted(others, last + duration, side="right")
-    purged = windows.account.num_purged + int((~is_apart).sum())
-    account = replace(windows.account, num_windows=int(is_apart.sum()), num_purged=purged)
+    account = replace(windows.account, num_windows=int(is_apart.sum()), num_purged=int((~is_apart).sum()))
     return replace(windows, positions=windows.positions[is_apart], account=account)
 
 

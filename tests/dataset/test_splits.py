@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from makers.slots import FIVE, START, lengths, records, shares, times_at
 
-from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_windows
+from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split_by_records, split_windows
 from nowcast.dataset.windows import Account, find_windows
 from nowcast.errors import UsageError
 
@@ -161,7 +161,9 @@ def test_spans_that_cannot_be_are_refused(spans, words):
         split_windows(windows, times, spans=spans)
 
 
-@pytest.mark.parametrize("fractions", [(0.5, 0.4, 0.0), (1.2, -0.2, 0.0), (0.4, 0.3, 0.2, 0.1), (float("nan"), 1, 0)])
+@pytest.mark.parametrize(
+    "fractions", [(0.5, 0.4, 0.0), (0.5, 0.499, 0.0), (1.2, -0.2, 0.0), (0.4, 0.3, 0.2, 0.1), (float("nan"), 1, 0)]
+)
 def test_fractions_that_do_not_add_to_one_are_refused(fractions):
     times = times_at(range(10))
     windows = find_windows(times, input_frames=1, lead_frames=1, time_step=FIVE)
@@ -277,3 +279,21 @@ def test_the_newest_events_are_kept_for_test_and_validation():
     splits = split_by_events(planned, times, fractions=(0.5, 0.25, 0.25))
     kept = {name: [[len(part), *np.unique(part.positions // 10)] for part in splits[name]] for name in SPLITS}
     assert kept == {"training": [[7, 0], [7, 0]], "validation": [[0], [7, 1]], "test": [[7, 1], [0]]}
+
+
+def test_an_event_that_just_fills_its_room_has_it():
+    times = times_at([*range(71), *range(74, 103)])  # a gap of 4 time steps, the length of a window
+    windows = find_windows(times, input_frames=2, lead_frames=2, time_step=FIVE)
+    assert 0.29 * 100 < 29  # in floating point
+    splits = split_by_events([windows], [times], fractions=(0.71, 0.0, 0.29))
+    assert {name: splits[name][0].account.num_frames for name in SPLITS} == {"training": 71, "validation": 0, "test": 29}
+
+
+def test_training_keeps_away_from_the_frames_of_other_records_on_both_sides():
+    slots = [range(60), range(50, 54), range(20, 24)]  # of training and, not in this order of time, of validation and test
+    times = [times_at(each) for each in slots]
+    windows = [find_windows(t, input_frames=2, lead_frames=2, time_step=FIVE) for t in times]
+    (found, *_) = split_by_records(windows, times, assigned=SPLITS, places=(0, 0, 0))["training"]
+    firsts = [n for n in range(57) if all(n + 3 + 4 < a or n - 4 > b for a, b in ((20, 23), (50, 53)))]
+    assert found.positions[:, 0].tolist() == firsts
+    assert (found.account.num_windows, found.account.num_purged) == (len(firsts), 57 - len(firsts))
