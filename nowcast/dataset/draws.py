@@ -69,10 +69,13 @@ class Weights:
             return top, left
         rain = series.frames.rain_blocks()[self._frames(series)[window]].mean(axis=0, dtype=np.float64)
         size = max(self.crop // BLOCK, 1)
-        boxes = _box_sums(rain, min(size, rain.shape[0]), min(size, rain.shape[1]))
+        height, width = (min(size, count) for count in rain.shape)
         limits = ((top, max(bottom - self.crop, top)), (left, max(right - self.crop, left)))
-        rows, columns = (_blocks(*limit, count) for limit, count in zip(limits, boxes.shape, strict=True))
-        boxes = boxes[rows, columns]
+        rows = _blocks(*limits[0], rain.shape[0] - height + 1)
+        columns = _blocks(*limits[1], rain.shape[1] - width + 1)
+        # of these blocks alone: rounding errors of sums over rain beside them would decide where they are dry
+        rain = rain[rows.start : rows.stop + height - 1, columns.start : columns.stop + width - 1]
+        boxes = _box_sums(rain, height, width)
         chosen = np.searchsorted(np.cumsum(_probabilities(boxes.ravel())), rng.random(), side="right")
         blocks = divmod(min(int(chosen), boxes.size - 1), boxes.shape[1])
         shift = rng.integers(-BLOCK // 2, BLOCK // 2 + 1, size=2).tolist()
@@ -98,8 +101,7 @@ def _box_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """Sum values (y, x) over all boxes of height × width cells that lie within them."""
     sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
     sums[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
-    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
-    return boxes.clip(min=0)  # rounding errors of the differences can be negative
+    return sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
 
 
 def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) -> tuple[int, int]:
