@@ -157,6 +157,8 @@ def test_probabilities_are_given_at_the_forecasts_own_thresholds(record):
         np.testing.assert_allclose([float(row[name]) for row in rows[:12]], stored[n], atol=1e-4)
         assert {row[name] for row in rows[12:]} == {""}
     assert {row["known"] for row in rows[12:]} == {"0"}
+    assert command("series", "f.nc", *at, "--thresholds", "10", "--output", "ten.csv")[0] == 0
+    assert [row["exceedance_10_mm_h"] for row in rows_of("ten.csv")] == [row["exceedance_10_mm_h"] for row in rows]
     expect(
         2,
         "series",
@@ -168,6 +170,35 @@ def test_probabilities_are_given_at_the_forecasts_own_thresholds(record):
         "b.csv",
         says="no probabilities of 7 mm/h.\nIt has those of 5, 10",
     )
+
+
+def test_forecasts_are_chosen_by_their_reference_times_ends_included(record):
+    at, given = ["--at", place_of(record, 3, 15)], []
+    for time in ("00:15", "00:20", "00:25", "00:30"):
+        given += ["--reference-time", f"2020-06-01T{time}"]
+    assert command("predict", "persistence", record, *given, "--leads", 1, "--output", "f.nc")[0] == 0
+    span = ["--start", "2020-06-01T00:20", "--end", "2020-06-01T00:25"]
+    assert command("series", "f.nc", *at, *span, "--output", "a.csv")[0] == 0
+    assert [row["reference_time"][11:16] for row in rows_of("a.csv")] == ["00:20", "00:25"]
+    says = r"f has no forecast in the times asked for\.\nIt has forecasts from 2020-06-01T00:15:00Z to 2020-06-01T00:30:00Z"
+    expect(75, "series", "f.nc", *at, "--start", "2020-06-01T00:31", "--output", "b.csv", says=says)
+
+
+def test_forecasts_of_one_name_and_other_grids_keep_their_own_values(tmp_path, record):
+    other = write_record(tmp_path / "other.nc", np.arange(7 * 320, dtype=np.float32).reshape(7, 16, 20) / 100, y_ascending=True)
+    at = ["--at", f"a={place_of(other, 3, 4)}"]  # in the middle of a cell of both grids
+    large = np.zeros((7, 18, 20), np.float32)
+    large[:, 5] = 6
+    fields = {"one": record, "two": other, "three": write_record(tmp_path / "large.nc", large)}
+    for name, path in fields.items():
+        (tmp_path / name).mkdir()
+        asked = ["--reference-time", "2020-06-01T00:20", "--leads", 1, "--output", f"{name}/f.nc"]
+        assert command("predict", "persistence", path, *asked)[0] == 0
+    code, _, err = command("series", *(f"{name}/f.nc" for name in fields), *at, "--output", "a.csv")
+    assert code == 0, err
+    rates = {row["source"]: float(row["rain_rate_mm_h"]) for row in rows_of("a.csv")}
+    # the third grid goes two rows farther north
+    assert rates == {"f": 6, "f 2": pytest.approx((4 * 320 + 3 * 20 + 4) / 100, abs=0.01), "f 3": 6}
 
 
 def test_missing_frames_stay_missing(tmp_path, monkeypatch):
@@ -230,7 +261,7 @@ def test_what_cannot_be_answered_is_refused(record, tmp_path):
 def test_every_member_has_its_series(record):
     code, _, err = command("predict", "extrapolation", record, "--members", 3, "--leads", 2, "--output", "f.nc")
     assert code == 0, err
-    asked = ["series", "f.nc", record, "--at", f"east={place_of(record, 3, 15)}", "--sums", "10"]
+    asked = ["series", "f.nc", record, "--at", f"east={place_of(record, 3, 15)}", "--sums", "10", "--thresholds", "10"]
     for output in ("a.csv", "a.nc"):
         code, _, err = command(*asked, "--output", output)
         assert code == 0, err
@@ -238,6 +269,8 @@ def test_every_member_has_its_series(record):
     numbers = np.array([[float(row[f"member_{n}_mm_h"]) for n in range(3)] for row in forecast])
     assert (numbers.std(axis=1) > 0).all()
     np.testing.assert_allclose([float(row["rain_rate_mm_h"]) for row in forecast], numbers.mean(axis=1), rtol=1e-4)
+    reached = [float(row["exceedance_10_mm_h"]) for row in forecast]
+    np.testing.assert_allclose(reached, (numbers >= 10).mean(axis=1), atol=1e-4)
     sums = [float(forecast[1][f"member_{n}_sum_10_min_mm"]) for n in range(3)]
     np.testing.assert_allclose(sums, numbers.mean(axis=0) / 6, rtol=1e-4)
     assert {row["member_0_mm_h"] for row in rows_of("a.csv") if row["source"] == "rain"} == {""}

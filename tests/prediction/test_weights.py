@@ -130,6 +130,7 @@ def test_a_large_area_is_weighed_like_a_small_one(tmp_path):
         ("nan,5", "neither a"),
         ("11.5", "neither a"),
         ("no.csv", "no such file"),
+        ("no.txt", "no such file"),
     ],
 )
 def test_points_that_are_none_are_refused(text, says):
@@ -143,9 +144,12 @@ def test_points_that_are_none_are_refused(text, says):
 def test_gauges_are_read_from_a_table(tmp_path):
     (tmp_path / "a.csv").write_text("\ufeffLon,Lat,Station\n11.58,48.14,Munich\n-3.7,40.42,Madrid\n")
     (tmp_path / "b.csv").write_text("# a comment\nid;latitude;longitude\n7;48,5;11,25\n")
-    places = read_gauges([str(tmp_path / "a.csv"), str(tmp_path / "b.csv")])
+    (tmp_path / "tabs.txt").write_text("Station\tname \tlat\tlon\n\nTaunus, 7\t Frankfurt \t50.1\t8.7\n")
+    (tmp_path / "unnamed.csv").write_text("lat,lon\n50,8\n-20.25,359\n")
+    places = read_gauges([str(tmp_path / name) for name in ("a.csv", "b.csv", "tabs.txt", "unnamed.csv")])
     found = [(place.name, place.latitude, place.longitude) for place in places]
-    assert found == [("Munich", 48.14, 11.58), ("Madrid", 40.42, -3.7), ("7", 48.5, 11.25)]
+    expected = [("Munich", 48.14, 11.58), ("Madrid", 40.42, -3.7), ("7", 48.5, 11.25), ("Frankfurt", 50.1, 8.7)]
+    assert found == [*expected, ("50,8", 50, 8), ("-20.25,359", -20.25, 359)]
     (tmp_path / "c.csv").write_text("place,north,east\nx,1,2\n")
     with pytest.raises(DataError, match="Expected a header with name, latitude, longitude"):
         read_gauges([str(tmp_path / "c.csv")])
@@ -169,6 +173,59 @@ def test_areas_are_named_by_the_property_that_tells_them_apart(tmp_path):
     (place,) = areas(tmp_path / "c.geojson", (50, 51, 5, 6), id=7, stream="Inn")
     assert place.name == "Inn", "rather a name than a number"
     assert 50 < place.latitude < 51
+
+
+def collection(path, *features, **stated):
+    """Read areas of (properties, geometry), or of features as they stand in the file."""
+    made = [each if isinstance(each, dict) else dict(zip(("properties", "geometry"), each, strict=True)) for each in features]
+    tree = {"type": "FeatureCollection", "features": [{"type": "Feature"} | feature for feature in made]}
+    path.write_text(json.dumps(tree | stated))
+    return read_areas(path)
+
+
+def polygon(*edges):
+    return {"type": "Polygon", "coordinates": box(*edges)}
+
+
+@pytest.mark.parametrize(
+    ("properties", "names"),
+    [
+        ([{"label": "L", "name": "N"}, {"label": "M", "name": "O"}], ["N", "O"]),  # "name" before others that are names
+        ([{"name": "A", "id": 0}, {"name": None, "id": 1}], ["0", "1"]),  # one has no name
+        ([{"name": " A "}, {"name": "B"}], ["A", "B"]),
+    ],
+)
+def test_every_area_has_a_name_of_its_own(tmp_path, properties, names):
+    places = collection(tmp_path / "a.geojson", *((each, polygon(50, 51, 5, 6)) for each in properties))
+    assert [place.name for place in places] == names
+
+
+def test_areas_are_named_by_the_id_of_their_feature_also_in_collections(tmp_path):
+    whole = {"id": "Inn", "properties": None, "geometry": polygon(50, 51, 5, 6)}
+    part = {"id": "Isar", "geometry": {"type": "GeometryCollection", "geometries": [polygon(51, 52, 5, 6)]}}
+    assert [place.name for place in collection(tmp_path / "a.geojson", whole, part)] == ["Inn", "Isar"]
+
+
+def test_all_parts_of_an_area_count_also_where_its_outline_crosses_itself(tmp_path, caplog):
+    parts = {"type": "MultiPolygon", "coordinates": [box(50, 51, 5, 6), box(50, 52, 355, 356)]}
+    crossed = {"type": "Polygon", "coordinates": [[[5, 50], [6, 51], [6, 50], [5, 51], [5, 50]]]}
+    both = collection(tmp_path / "a.geojson", ({"name": "two"}, parts), ({"name": "knot"}, crossed))
+    assert [place.area.area for place in both] == [pytest.approx(3), pytest.approx(0.5)]
+    assert all(place.area.is_valid for place in both)
+    assert [message for message in caplog.messages if "crosses" in message] == [
+        f'{tmp_path / "a.geojson"}: the outline of "knot" crosses itself, and is mended'
+    ]
+
+
+def test_long_straight_edges_of_a_projection_are_bent_in_degrees(tmp_path):
+    pyproj = pytest.importorskip("pyproj")
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::3035"}}  # metres around 52 °N, 10 °E
+    square = polygon(2.5e6, 3.5e6, 3.8e6, 4.8e6)
+    (place,) = collection(tmp_path / "a.geojson", ({"name": "A"}, square), crs=crs)
+    on_edges = [(4.1e6, 2.5e6), (4.1e6, 3.5e6), (3.8e6, 2.7e6), (4.8e6, 2.7e6)]
+    to_degrees = pyproj.Transformer.from_crs(3035, 4326, always_xy=True).transform
+    away = [place.area.exterior.distance(shapely.Point(*to_degrees(*point))) for point in on_edges]
+    assert max(away) < 1e-5
 
 
 @pytest.mark.parametrize(
