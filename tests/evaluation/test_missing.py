@@ -37,6 +37,26 @@ def test_cases_that_are_left_out_do_not_count_towards_the_share(caplog):
     assert caplog.messages == ["net: forecasts nothing but missing values in 1 case, left out for all forecasters"]
 
 
+def test_a_forecaster_that_lacks_a_tenth_is_named_and_one_that_lacks_less_is_not(caplog):
+    whole = {"net": 0, "extrapolation": 1}
+    log_missing(masked({"net": 2, "extrapolation": 1}, whole))
+    assert [message[:45] for message in caplog.messages] == ["net: forecasts missing values in 10 % of the "]
+    log_missing(masked({"net": 2, "extrapolation": 1}, whole, whole))
+    assert len(caplog.messages) == 1
+
+
+def test_probabilities_and_members_must_be_known_as_well():
+    evaluation = Evaluation((5.0,), (1.0, 5.0), RAIN_RATE)
+    observed, fields = np.zeros((1, 4, 4)), {"net": np.zeros((1, 4, 4)), "persistence": np.zeros((1, 4, 4))}
+    chances = np.zeros((2, 1, 4, 4))
+    fields["net"][:, 0], chances[0, :, 1], chances[1, :, 2] = np.nan, np.nan, np.nan
+    known = common_mask(evaluation, dict.fromkeys(fields), observed, fields, {"net": chances})
+    assert known[0, :, 0].tolist() == [False, False, False, True]
+    assert (evaluation.num_observed, evaluation.unknown, evaluation.num_read) == (16, {"net": 12}, 1)
+    common_mask(evaluation, dict.fromkeys(fields), observed, fields, {"net": np.full_like(chances, np.nan)})
+    assert (evaluation.all_missing, evaluation.num_observed, evaluation.num_read) == ({"net": 1, "persistence": 0}, 16, 2)
+
+
 def test_shares_add_over_processes():
     first, second = masked({"net": 3, "other": 0}), masked({"net": 0, "other": 1}, {"net": 6, "other": 0})
     first.merge(second)

@@ -79,9 +79,34 @@ def test_rain_is_found_where_the_distribution_has_it():
     for chance, expected in {0.5: 0.5, 0.25: 1.0}.items():  # chance of more intensity, where it rains: half and a quarter of .8
         np.testing.assert_allclose(distributions.rain(normal(0.7), normal(chance), 0.0), expected, rtol=0.01)
     assert 1 < distributions.rain(normal(0.7), normal(1e-4), 0.0)[0, 0] < 2  # no chance of 2 mm/h
+    single = Distributions(np.array([0.3, *[0] * 12], np.float32)[:, None, None])  # log-odds fall to those of a twentieth of .3
+    halfway = np.sqrt(0.3 / 0.7 * 0.015 / 0.985)  # odds
+    middle = single.rain(normal(0.1), normal(halfway / (1 + halfway) / 0.3), 0.0)
+    assert middle[0, 0] == pytest.approx(0.5 * (np.sqrt(1.2 * 1.4) - 1), rel=0.002)
     certain = Distributions(np.ones((len(RATES), 1, 1), np.float32))
     least, most = (certain.rain(np.array([[-6.0]]), np.array([[value]], np.float32), 0.0)[0, 0] for value in (-6, 9))
     assert 49.9 <= least <= most <= LARGEST
+
+
+def test_rain_is_known_at_the_threshold_and_far_above_it():
+    chances = np.zeros((len(RATES), 1, 5000), np.float32)
+    chances[0] = np.linspace(2e-5, 1, 5000)
+    distributions = Distributions(chances)
+    least, most = (distributions.rain(noise, np.zeros((1, 5000), np.float32), 0.5)
+                   for noise in (distributions.threshold[None], np.full((1, 5000), 40, np.float32)))  # fmt: skip
+    assert np.isfinite(least).all()
+    assert (least[0, :4000] < 0.102).all()
+    assert ((most >= 0.12) & (most < 0.2)).all()
+
+
+def test_a_cell_is_wet_as_seldom_as_it_is_likely():
+    chances = np.zeros((len(RATES), 1, 400_000), np.float32)
+    chances[:3] = np.array([5e-4, 1e-4, 3e-4], np.float32)[:, None, None]  # the third cannot exceed the second
+    rng = np.random.default_rng(0)
+    drawn = Distributions(chances).rain(*rng.standard_normal((2, 1, 400_000)).astype(np.float32), 0.0)
+    assert [int((drawn >= rate).sum()) for rate in RATES[:3]] == [pytest.approx(n, abs=30) for n in (200, 40, 40)]
+    chances[:] = 9e-6  # too small for any member
+    assert not Distributions(chances).rain(*np.full((2, 1, 400_000), 9, np.float32), 0.0).any()
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.6, 1.0])
@@ -106,8 +131,8 @@ def test_the_noise_of_rain_is_that_which_gives_it():
     np.testing.assert_allclose(intensity, noise, atol=0.02)
     wet = np.exp(-(ndtri(0.2) ** 2) / 2) / np.sqrt(2 * np.pi) / 0.8  # mean of the upper four fifths of a normal distribution
     np.testing.assert_allclose(occurrence, wet, rtol=1e-4)
-    dry = Distributions(np.full((13, 1, 1), 0.5, np.float32)).noise(np.zeros((1, 1), np.float32))
-    assert dry[0][0, 0] == pytest.approx(-np.sqrt(2 / np.pi), abs=1e-3)  # mean of the lower half
+    dry = Distributions(np.full((13, 1, 1), 0.8, np.float32)).noise(np.zeros((1, 1), np.float32))
+    assert dry[0][0, 0] == pytest.approx(-4 * wet, abs=1e-3)  # mean of the lower fifth
     assert dry[1][0, 0] == 0
     never = Distributions(np.zeros((13, 1, 1), np.float32)).noise(np.full((1, 1), np.nan))
     assert never[0][0, 0] == never[1][0, 0] == 0
