@@ -112,9 +112,8 @@ def _write_case(
         for each in sums:
             running[each.name] = running[each.name] + fields
             interval, position = divmod(lead, each.num_leads)
-            if position == each.num_leads - 1 and interval < each.num_intervals:
-                write(each.name, interval, running[each.name] * np.float32(each.minutes / 60 / each.num_leads))
             if position == each.num_leads - 1:
+                write(each.name, interval, running[each.name] * np.float32(each.minutes / 60 / each.num_leads))
                 running[each.name] = 0.0
     return checksums
 

@@ -1,8 +1,10 @@
 """Files of members: what was drawn comes back, by every reader, and nothing is kept in memory."""
 
+import itertools
 import shutil
 import subprocess
 import tracemalloc
+import zlib
 
 import netCDF4
 import numpy as np
@@ -10,12 +12,13 @@ import pytest
 import xarray
 from makers import rain, write_record
 from makers.cf_checker import cf_faults
+from makers.places import along, placed
 from makers.stored import open_one
 
 from nowcast.errors import OutputError
 from nowcast.netcdf.accumulations import accumulations
 from nowcast.netcdf.forecast_reader import read_forecast
-from nowcast.netcdf.writing.members import rounded, write_members
+from nowcast.netcdf.writing.members import most_below, packed, rounded, unpacked, write_members
 
 LEADS = np.array([5, 10, 15, 20], "timedelta64[m]")
 START = np.datetime64("2020-06-01T00:15", "s")
@@ -49,6 +52,23 @@ def test_members_come_back(tmp_path, record, single):
     assert (found.kind, found.num_members, len(found.reference_times)) == ("ensemble", 2, len(fields))
     for case, lead in np.ndindex(fields.shape[:2]):
         np.testing.assert_allclose(found.members(case, lead), fields[case, lead], rtol=0.0051, atol=HALF_A_COUNT)
+
+
+def test_columns_from_the_east_stay_in_the_order_of_their_coordinate(tmp_path):
+    source = open_one(placed(tmp_path / "east.nc", along(), turned=(False, True)))
+    (fields,) = write(tmp_path / "f.nc", source, single=True)
+    with netCDF4.Dataset(tmp_path / "f.nc") as file:
+        assert np.diff(file["lon"][:]).max() < 0
+        np.testing.assert_allclose(file["precip_intensity"][..., ::-1].filled(np.nan), fields, rtol=0.0051, atol=HALF_A_COUNT)
+    np.testing.assert_allclose(read_forecast(tmp_path / "f.nc").members(0, 0), fields[0], rtol=0.0051, atol=HALF_A_COUNT)
+
+
+def test_members_that_do_not_read_back_leave_no_file(tmp_path, record, monkeypatch):
+    numbers = itertools.count()  # of what is written, then of what is read
+    monkeypatch.setattr(zlib, "crc32", lambda _: next(numbers))
+    with pytest.raises(OutputError, match="read back"):
+        write(tmp_path / "f.nc", record, single=True)
+    assert not (tmp_path / "f.nc").exists()
 
 
 def test_xarray_finds_them_by_cf(tmp_path, record):
@@ -90,6 +110,14 @@ def test_rates_are_rounded_to_about_a_hundredth():
     assert rounded(np.array([0.094, 1.996, 2.044, 7.778, 12.34, 33.33, 66.66, 1e9])).tolist() == [
         9, 200, 204, 780, 1230, 3340, 6650, 32767,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 2.0, 5.0, 10.0, 20.0, 30.0, 50.0, 60.0])
+def test_the_most_rain_below_a_rate_is_stored_below_it_and_little_more_is_not(rate):
+    most = most_below(rate)
+    assert unpacked(packed(np.array([most], np.float32)))[0] < np.float32(rate)
+    step = {0.1: 0.01, 0.5: 0.01, 2.0: 0.01, 5.0: 0.02, 10.0: 0.05, 20.0: 0.1, 30.0: 0.2, 50.0: 0.2, 60.0: 0.5}[rate]
+    assert unpacked(packed(np.array([most + 0.03 * step], np.float32)))[0] == np.float32(rate)
 
 
 def test_one_frame_is_in_memory(tmp_path, record):
