@@ -98,6 +98,59 @@ def test_the_same_day_twice_is_refused(scored):
     assert err.startswith(f"error: {rest} is named twice: its cases would count twice")
 
 
+def test_the_same_day_in_a_third_file_is_refused_with_the_names_of_both(scored):
+    first, rest, whole = (scored / f"scores_{name}" / "scores.nc" for name in ("first", "rest", "all"))
+    for paths, day in (((first, rest, rest), "2020-06-02"), ((rest, first, whole), "2020-06-01")):
+        with pytest.raises(UsageError, match=f"{paths[1]} and {paths[2]} both hold radar on {day}"):
+            pool(paths)
+
+
+def changed(path, source, **attributes):
+    """A copy of a scores.nc with other attributes, and with other forecasters in what it tells about them."""
+    path.write_bytes(source.read_bytes())
+    with netCDF4.Dataset(path, "a") as file:
+        about = json.loads(file.about)
+        about["forecasters"] = attributes.pop("forecasters", about["forecasters"])
+        file.setncatts(attributes | {"about": json.dumps(about)})
+    return path
+
+
+def test_numbers_of_cases_add_and_what_is_known_of_a_forecaster_stays(scored, tmp_path):
+    told = [{"digest": "a", "num_cases_in_training": 2, "what": "first"}, {"digest": "a", "num_cases_in_training": 1, "new": 4}]
+    paths = [
+        changed(tmp_path / f"{name}.nc", scored / f"scores_{name}" / "scores.nc", forecasters={"persistence": each})
+        for name, each in zip(("first", "rest"), told, strict=True)
+    ]
+    pooled = {"digest": "a", "num_cases_in_training": 3, "what": "first", "new": 4}
+    assert pool(paths).about["forecasters"] == {"persistence": pooled}
+
+
+def test_another_quantity_is_refused(scored, tmp_path):
+    first, rest = (scored / f"scores_{name}" / "scores.nc" for name in ("first", "rest"))
+    with pytest.raises(UsageError, match="because their quantities differ"):
+        pool([first, changed(tmp_path / "rest.nc", rest, quantity="intensity")])
+
+
+def test_other_kinds_of_sums_are_refused(scored, tmp_path):
+    first, rest = (scored / f"scores_{name}" / "scores.nc" for name in ("first", "rest"))
+    fewer = changed(tmp_path / "rest.nc", rest)
+    with netCDF4.Dataset(fewer, "a") as file:
+        file["has_windows"][0] = 0
+    with pytest.raises(UsageError, match="because their kinds of sums differ"):
+        pool([first, fewer])
+
+
+@pytest.mark.parametrize("factor", [0, 1])
+def test_dry_days_and_days_of_as_many_pixels_are_pooled(tmp_path, factor):
+    paths = []
+    for seed, name in enumerate(("one", "two")):
+        fields = factor * rain(frames=18, shape=(32, 36), seed=seed)
+        record = write_record(tmp_path / f"{name}.nc", fields, times=times(DAYS[0], 5))
+        paths.append(evaluate(tmp_path / name, record, sources=[Persistence()]))
+    pooled = pool(paths)
+    assert (pooled.num_cases, pooled.num_blocks, pooled.records) == (12, 2, ["one", "two"])
+
+
 def test_the_same_rain_under_another_name_is_refused(scored, tmp_path):
     renamed = evaluate(tmp_path / "scores", days_record(tmp_path / "other.nc", DAYS[:1]))
     with pytest.raises(UsageError, match=r"radar on 2020-06-01 .* and other on 2020-06-01 .* are the same observations under"):

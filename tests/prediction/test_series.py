@@ -4,11 +4,13 @@ import csv
 import json
 import re
 
+import netCDF4
 import numpy as np
 import pytest
 import xarray as xr
 from makers import command, expect, write_record
 from makers.cf_checker import cf_faults
+from makers.damaged import damage, write_by_frame
 
 import nowcast
 from nowcast.errors import OutputError
@@ -201,6 +203,57 @@ def test_forecasts_of_one_name_and_other_grids_keep_their_own_values(tmp_path, r
     assert rates == {"f": 6, "f 2": pytest.approx((4 * 320 + 3 * 20 + 4) / 100, abs=0.01), "f 3": 6}
 
 
+def test_probabilities_alone_give_no_rain_rate(record):
+    options = ["--probabilities", "--thresholds", "5,10", "--reference-time", "2020-06-01T00:20", "--leads", 3]
+    assert command("predict", "extrapolation", record, *options, "--output", "f.nc")[0] == 0
+    with xr.open_dataset("f.nc") as file:
+        alone = file.drop_vars([name for name in file.data_vars if name == "precip_intensity"]).load()
+    alone.to_netcdf("alone.nc")
+    at = ["--at", place_of(record, 3, 15), "--sums", "10"]
+    for name in ("f", "alone"):
+        code, _, err = command("series", f"{name}.nc", *at, "--thresholds", "5,10", "--output", f"{name}.csv")
+        assert code == 0, err
+    both, only = rows_of("f.csv"), rows_of("alone.csv")
+    assert list(both[0]) == list(only[0]) == [*COLUMNS, "sum_10_min_mm", "exceedance_5_mm_h", "exceedance_10_mm_h"]
+    assert {row["rain_rate_mm_h"] for row in only} == {row["sum_10_min_mm"] for row in only} == {""}
+    assert {row["known"] for row in only} == {"1"}
+    for name in ("exceedance_5_mm_h", "exceedance_10_mm_h", "time"):
+        assert [row[name] for row in only] == [row[name] for row in both]
+
+
+def test_a_field_at_the_reference_time_is_no_forecast(record):
+    asked = ["--reference-time", "2020-06-01T00:20", "--leads", 4, "--output", "f.nc"]
+    assert command("predict", "persistence", record, *asked)[0] == 0
+    with netCDF4.Dataset("f.nc", "a") as file:  # the first of four lead times becomes 0
+        for name, change in (("forecast_reference_time", 300), ("forecast_period", -300)):
+            file[name][:] = file[name][:] + change
+    at = ["--at", place_of(record, 3, 15), "--sums", "10"]
+    code, _, err = command("series", "f.nc", *at, "--output", "a.csv")
+    assert code == 0, err
+    found = [(row["time"][11:16], row["lead_minutes"], row["sum_10_min_mm"]) for row in rows_of("a.csv")]
+    assert found == [("00:30", "5", ""), ("00:35", "10", "2"), ("00:40", "15", "2")]
+
+
+def test_frames_that_cannot_be_read_are_named_and_a_record_of_such_frames_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fields = np.full((4, 40, 50), 6, np.float32) + np.random.default_rng(0).random((4, 40, 50), np.float32)
+    for name, frames in (("some", [1]), ("all", range(4))):
+        damage(write_by_frame(tmp_path / f"{name}.nc", fields), frames)
+    at = ["--at", place_of("some.nc", 3, 15)]
+    code, _, err = command("series", "some.nc", *at, "--output", "a.csv")
+    assert (code, "some.nc: 1 frame cannot be read and counts as missing: 2020-06-01T00:05:00Z" in err) == (0, True), err
+    assert [row["known"] for row in rows_of("a.csv")] == ["1", "0", "1", "1"]
+    expect(3, "series", "all.nc", *at, "--output", "b.csv", says=r"all\.nc: frame 0 of rainfall_rate cannot be read")
+
+
+def test_what_is_no_rain_has_no_sums(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clouds = {"variable": "share", "standard_name": "cloud_area_fraction", "units": "1"}
+    write_record(tmp_path / "clouds.nc", np.ones((3, 16, 20)), **clouds)
+    asked = ["--variable", "share", "--at", "50,5", "--output", "a.csv"]
+    expect(3, "series", "clouds.nc", *asked, says=r"clouds holds dimensionless\.\nExpected rain")
+
+
 def test_missing_frames_stay_missing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     fields = np.full((7, 16, 20), 12, np.float32)
@@ -261,7 +314,7 @@ def test_what_cannot_be_answered_is_refused(record, tmp_path):
 def test_every_member_has_its_series(record):
     code, _, err = command("predict", "extrapolation", record, "--members", 3, "--leads", 2, "--output", "f.nc")
     assert code == 0, err
-    asked = ["series", "f.nc", record, "--at", f"east={place_of(record, 3, 15)}", "--sums", "10", "--thresholds", "10"]
+    asked = ["series", "f.nc", record, "--at", f"east={place_of(record, 3, 15)}", "--sums", "10", "--thresholds", "5,14.4"]
     for output in ("a.csv", "a.nc"):
         code, _, err = command(*asked, "--output", output)
         assert code == 0, err
@@ -269,8 +322,9 @@ def test_every_member_has_its_series(record):
     numbers = np.array([[float(row[f"member_{n}_mm_h"]) for n in range(3)] for row in forecast])
     assert (numbers.std(axis=1) > 0).all()
     np.testing.assert_allclose([float(row["rain_rate_mm_h"]) for row in forecast], numbers.mean(axis=1), rtol=1e-4)
-    reached = [float(row["exceedance_10_mm_h"]) for row in forecast]
-    np.testing.assert_allclose(reached, (numbers >= 10).mean(axis=1), atol=1e-4)
+    reached = [[float(row[f"exceedance_{level}_mm_h"]) for level in (5, 14.4)] for row in forecast]
+    np.testing.assert_allclose(reached, (numbers[:, None] >= np.array([[5], [14.4]])).mean(axis=-1), atol=1e-4)
+    assert set(np.ravel(reached).round(2)) & {0.33, 0.67}  # the members differ
     sums = [float(forecast[1][f"member_{n}_sum_10_min_mm"]) for n in range(3)]
     np.testing.assert_allclose(sums, numbers.mean(axis=0) / 6, rtol=1e-4)
     assert {row["member_0_mm_h"] for row in rows_of("a.csv") if row["source"] == "rain"} == {""}
