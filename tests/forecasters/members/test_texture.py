@@ -68,6 +68,15 @@ def test_long_waves_and_how_long_noise_lasts_are_kept():
     np.testing.assert_array_equal(found.memory, DEFAULT.at_lengths(found.km).memory)
 
 
+def test_cells_that_are_not_forecast_do_not_keep_others_from_their_texture():
+    newest, where = frames(4.0)[-1], next(iter(trace(np.zeros((2, *GRID), np.float32), 1)))
+    partly = EXCEEDANCE.copy()
+    partly[:, :, :30] = np.nan
+    found = with_texture(DEFAULT, newest, Distributions(partly), where, (0,), km=KM, minutes=MINUTES)
+    change = found.power - DEFAULT.at_lengths(found.km).power
+    assert (change[..., found.km < 8] < -4).all()
+
+
 @pytest.mark.parametrize("newest", [0.0, np.nan])
 def test_a_newest_frame_that_tells_nothing_changes_nothing(newest):
     past = frames(1.0)
