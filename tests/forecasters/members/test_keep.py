@@ -1,5 +1,7 @@
 """The structure of the noise is measured at the end of a training, and kept in its checkpoint."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,14 @@ from makers.guided import guided_experiment
 from makers.runs import train
 
 from nowcast.dataset.archive import open_archive
+from nowcast.dataset.windows import find_windows
 from nowcast.errors import CheckpointError
 from nowcast.forecasters import open_forecaster
-from nowcast.forecasters.members.keep import keep_structure, middle
+from nowcast.forecasters.members import keep
+from nowcast.forecasters.members.keep import keep_structure, middle, structure_of
 from nowcast.models.checkpoint import read_checkpoint, write_checkpoint
+from nowcast.netcdf.opening import open_records
+from nowcast.scores.distribution import RATES
 
 CPU = torch.device("cpu")
 
@@ -81,6 +87,58 @@ def test_a_damaged_structure_is_refused(run, tmp_path):
     write_checkpoint(tmp_path / "best.safetensors", metadata | {"members": {"km": [1]}}, checkpoint.tensors)
     with pytest.raises(CheckpointError, match="cannot be used"):
         open_forecaster(str(tmp_path), device=CPU)
+
+
+class Asked:
+    """A network of 2 past frames that gives no chance of rain, and keeps the shapes of the frames that it is given."""
+
+    def __init__(self, grid=None):
+        self.model, self.shapes = SimpleNamespace(grid=grid), set()
+
+    def forecast_and_exceedance(self, past, num_leads, rates):
+        self.shapes.add(past.shape[-2:])
+        return None, np.zeros((len(past), num_leads, len(rates), *past.shape[-2:]), np.float32)
+
+    def on_record(self, record, step):
+        return SimpleNamespace(scale=(2.0, step / np.timedelta64(60, "s")))
+
+
+def measured(monkeypatch, network, records, most=24):
+    """The cases that are measured of these records, and what is told with them."""
+    found = []
+    monkeypatch.setattr(keep, "measure", lambda cases, *told, **scale: found.append((list(cases()), told, scale)))
+    records = [record for path in records for record in open_records([path])]
+    each = [find_windows(r.times, input_frames=2, lead_frames=3, time_step=r.time_step) for r in records]
+    structure_of(network, SimpleNamespace(records=records, windows={"validation": each}), most=most)
+    return found[0] if found else None
+
+
+def test_cases_that_begin_with_rain_are_measured_in_the_middle_of_the_grid(tmp_path, monkeypatch):
+    fields = np.full((40, 140, 130), 0.05, np.float32)  # drizzle counts as dry
+    fields[10:24, 60:80, 60:90], fields[10:24, :4] = 3, np.nan
+    record = write_record(tmp_path / "rain.nc", fields)
+    cases, told, scale = measured(monkeypatch, network := Asked(), [record])
+    assert (told, scale) == (((128, 128), 3), {"km": 2.0, "minutes": 5.0})
+    assert network.shapes == {(128, 128)}
+    assert len(cases) == 14  # whose newest past frames are 10 to 23
+    expected = np.where(fields == np.float32(0.05), 0, fields)[:, 6:134, 1:129]
+    for number, case in zip(range(10, 24), cases, strict=True):
+        np.testing.assert_array_equal(case.past, fields[number - 1 : number + 1, 6:134, 1:129])
+        np.testing.assert_array_equal(case.observed, expected[number + 1 : number + 4])
+        assert case.exceedance.shape == (3, len(RATES), 128, 128)
+    measured(monkeypatch, whole := Asked(grid=(140, 130)), [record])
+    assert whole.shapes == {(140, 130)}
+    assert len(measured(monkeypatch, Asked(), [record], most=9)[0]) == 9
+    fields[17:] = 0  # seven wet cases are left
+    assert measured(monkeypatch, Asked(), [write_record(tmp_path / "few.nc", fields)]) is None
+
+
+def test_only_records_like_the_longest_are_measured(tmp_path, monkeypatch):
+    wet, paths = np.full((20, 24, 28), 2, np.float32), []
+    for name, number, options in (("long", 20, {}), ("like", 14, {}), ("slow", 14, {"step_minutes": 10})):
+        paths.append(write_record(tmp_path / f"{name}.nc", wet[:number], **options))
+    paths.append(write_record(tmp_path / "wide.nc", np.full((14, 24, 30), 2, np.float32)))
+    assert len(measured(monkeypatch, Asked(), paths, most=60)[0]) == 16 + 10
 
 
 def test_the_middle_of_a_large_grid_is_measured():
