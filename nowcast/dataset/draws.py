@@ -101,7 +101,8 @@ def _box_sums(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """Sum values (y, x) over all boxes of height × width cells that lie within them."""
     sums = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
     sums[1:, 1:] = values.cumsum(axis=0).cumsum(axis=1)
-    return sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    boxes = sums[height:, width:] - sums[:-height, width:] - sums[height:, :-width] + sums[:-height, :-width]
+    return boxes.clip(min=0)  # rounding errors of the differences can be negative
 
 
 def uniform_corner(shape: Sequence[int], crop: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -39,9 +39,9 @@ def test_cases_that_are_left_out_do_not_count_towards_the_share(caplog):
 
 def test_a_forecaster_that_lacks_a_tenth_is_named_and_one_that_lacks_less_is_not(caplog):
     whole = {"net": 0, "extrapolation": 1}
-    log_missing(masked({"net": 2, "extrapolation": 1}, whole))
+    remark_missing(masked({"net": 2, "extrapolation": 1}, whole), {}, Remarks())
     assert [message[:45] for message in caplog.messages] == ["net: forecasts missing values in 10 % of the "]
-    log_missing(masked({"net": 2, "extrapolation": 1}, whole, whole))
+    remark_missing(masked({"net": 2, "extrapolation": 1}, whole, whole), {}, Remarks())
     assert len(caplog.messages) == 1
 
 
