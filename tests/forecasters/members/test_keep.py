@@ -126,8 +126,8 @@ def test_cases_that_begin_with_rain_are_measured_in_the_middle_of_the_grid(tmp_p
         np.testing.assert_array_equal(case.past, fields[number - 1 : number + 1, 6:134, 1:129])
         np.testing.assert_array_equal(case.observed, expected[number + 1 : number + 4])
         assert case.exceedance.shape == (3, len(RATES), 128, 128)
-    measured(monkeypatch, whole := Asked(grid=(140, 130)), [record])
-    assert whole.shapes == {(140, 130)}
+    (case, *_), *_ = measured(monkeypatch, whole := Asked(grid=(140, 130)), [record])
+    assert (whole.shapes, case.exceedance.shape[-2:]) == ({(140, 130)}, (128, 128))
     assert len(measured(monkeypatch, Asked(), [record], most=9)[0]) == 9
     fields[17:] = 0  # seven wet cases are left
     assert measured(monkeypatch, Asked(), [write_record(tmp_path / "few.nc", fields)]) is None
@@ -135,10 +135,10 @@ def test_cases_that_begin_with_rain_are_measured_in_the_middle_of_the_grid(tmp_p
 
 def test_only_records_like_the_longest_are_measured(tmp_path, monkeypatch):
     wet, paths = np.full((20, 24, 28), 2, np.float32), []
-    for name, number, options in (("long", 20, {}), ("like", 14, {}), ("slow", 14, {"step_minutes": 10})):
+    for name, number, options in (("long", 20, {}), ("like", 16, {}), ("slow", 14, {"step_minutes": 10})):
         paths.append(write_record(tmp_path / f"{name}.nc", wet[:number], **options))
     paths.append(write_record(tmp_path / "wide.nc", np.full((14, 24, 30), 2, np.float32)))
-    assert len(measured(monkeypatch, Asked(), paths, most=60)[0]) == 16 + 10
+    assert len(measured(monkeypatch, Asked(), paths, most=60)[0]) == 16 + 12
 
 
 def test_the_middle_of_a_large_grid_is_measured():
