@@ -151,8 +151,9 @@ def _paths_by_split(data: Data) -> dict[str, list]:
     patterns = {"validation": data.splits.validation_records, "test": data.splits.test_records}
     for split, pattern in ((split, pattern) for split, named in patterns.items() for pattern in named):
         if not any(_is_named(path, pattern) for path in found):
+            files = counted(len(found), "file")
             raise UsageError(
-                f"data.splits.{split}_records: {pattern!r} matches none of {counted(len(found), 'file')}, such as {found[0]}\n"
+                f"data.splits.{split}_records: {pattern!r} matches none of the {files}, such as {found[0]}\n"
                 "give files, folders or patterns as the records are written: a * stands for any part of a path"
             )
     paths: dict[str, list] = {"training": [], "validation": [], "test": []}

@@ -150,7 +150,9 @@ def take_fingerprint(records: Sequence[Record], *, seed: int = 0) -> Fingerprint
         log.warning("%s", line)
     if not any(frame.counts.sum() for frame in done):
         names = ", ".join(record.name for record in records[:3])
-        raise DataError(f"{names}: all values are missing in {counted(len(done), 'frame')} read; expected some observed rain")
+        raise DataError(
+            f"{names}: all values are missing in the {counted(len(done), 'frame')} read; expected some observed rain"
+        )
     speeds, num_pairs = _speeds(done, rng)
     return Fingerprint(
         series=tuple(_summarise(record, [f for f in done if f.number == n]) for n, record in enumerate(records)),

@@ -99,7 +99,7 @@ def test_what_is_missing_in_every_past_frame_stays_missing(maker):
 
 def test_too_few_past_frames_are_refused(maker):
     past = frames(4)[None, : maker.input_frames - 1]
-    with pytest.raises(UsageError, match=f"{maker.name} needs {maker.input_frames} past frames but got"):
+    with pytest.raises(UsageError, match=f"{maker.name} needs {maker.input_frames} past frames? but got"):
         maker.forecast(past, 2)
 
 

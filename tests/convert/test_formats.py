@@ -230,7 +230,7 @@ def test_a_radolan_forecast_is_no_observation(tmp_path):
     path = write_radolan(tmp_path / "rv.bin", radolan_field(), product="RV", lead=30)
     code, _, err = command("convert", path, "--output", tmp_path / "archive")
     assert code == 3
-    assert "are forecasts, the first 30 minutes ahead" in err
+    assert "1 field of 1 file is a forecast, the first 30 minutes ahead" in err
 
 
 def test_meteoswiss_classes_stay_apart(tmp_path):

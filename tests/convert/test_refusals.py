@@ -183,7 +183,7 @@ CASES = {
     ),
     "MeteoNet of fewer dates": (
         meteonet(np.zeros((2, 565, 784), np.int16), minutes=[0]),
-        "has 1 dates but 2 frames.\nExpected one date per frame.",
+        "has 1 date but 2 frames.\nExpected one date per frame.",
     ),
     "MeteoNet of floats": (
         meteonet(np.zeros((1, 565, 784))),

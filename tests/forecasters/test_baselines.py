@@ -82,7 +82,7 @@ def test_a_missing_area_is_never_forecast_dry(baseline):
 def test_too_short_a_past_is_refused_with_the_number_wanted(baseline):
     past = rain(frames=baseline.input_frames)[None]
     assert np.isfinite(baseline.forecast(past, 1)).any()
-    with pytest.raises(UsageError, match=f"{baseline.name} needs {baseline.input_frames} past frames"):
+    with pytest.raises(UsageError, match=f"{baseline.name} needs {baseline.input_frames} past frames? "):
         baseline.forecast(past[:, 1:], 1)
 
 
