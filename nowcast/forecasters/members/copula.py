@@ -8,7 +8,7 @@ The distribution of a cell is given by its probabilities of reaching RATES, as i
 rates the log-odds are linear in ln(1 + rate / OFFSET), as in networks; beyond the last rate they decrease to the largest rate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy.special import expit, log_expit, ndtr, ndtri
@@ -30,30 +30,29 @@ MOST_FRACTION = 0.9999  # of the last step, so that the largest rate is not exce
 class Distributions:
     """The distributions of all cells at one lead time."""
 
-    def __init__(self, exceedance: np.ndarray, rates: Sequence[float] = RATES, largest: float = LARGEST):
+    def __init__(self, exceedance: np.ndarray, largest: float = LARGEST):
         """Prepare the inverse distribution functions.
 
-        exceedance: (rate, y, x) probability of reaching each rate, 0 to 1, NaN missing
-        rates: mm/h, ascending
+        exceedance: (rate, y, x) probability of reaching each of RATES, 0 to 1, NaN missing
         largest: mm/h, never exceeded
         """
         self.missing = np.isnan(exceedance[0])
         self.shape = self.missing.shape
         self.wet = np.flatnonzero(np.nan_to_num(exceedance[0]) > LEAST)
-        probabilities = np.minimum.accumulate(exceedance.reshape(len(rates), -1)[:, self.wet], axis=0)
+        probabilities = np.minimum.accumulate(exceedance.reshape(len(RATES), -1)[:, self.wet], axis=0)
         self.probability, self.log_probability = probabilities[0], np.log(probabilities[0])
         self.threshold = -ndtri(probabilities[0])  # a cell is wet if its noise of occurrence is above it
-        self.lowest_rate = np.float32(rates[0])
-        self.steps = np.diff(np.log1p(np.array([*rates, largest]) / OFFSET)).astype(np.float32)
+        self.lowest_rate = np.float32(RATES[0])
+        self.steps = np.diff(np.log1p(np.array([*RATES, largest]) / OFFSET)).astype(np.float32)
         # largest fraction of each step that a packed file does not round up to the next rate
-        tops = np.log1p(np.array([most_below(rate) for rate in rates[1:]]) / OFFSET)
-        below = (tops - np.log1p(np.array(rates[:-1]) / OFFSET)) / self.steps[:-1]
+        tops = np.log1p(np.array([most_below(rate) for rate in RATES[1:]]) / OFFSET)
+        below = (tops - np.log1p(np.array(RATES[:-1]) / OFFSET)) / self.steps[:-1]
         self.most = np.array([*np.maximum(below, 0), MOST_FRACTION], np.float32)
-        self.lowest_log = np.float32(np.log1p(rates[0] / OFFSET))
+        self.lowest_log = np.float32(np.log1p(RATES[0] / OFFSET))
         # log-odds at the lower end of each step, and the reciprocal of their decrease over the step
         self.lower, self.slopes = [], []
-        for n in range(len(rates)):
-            higher = probabilities[n + 1] if n + 1 < len(rates) else 0
+        for n in range(len(RATES)):
+            higher = probabilities[n + 1] if n + 1 < len(RATES) else 0
             floor = np.maximum(higher, np.maximum(probabilities[n], 1e-12) * LEAST_RATIO)
             lower = _log_odds(probabilities[n])
             self.lower.append(lower + np.float32(LEAST_FALL))

@@ -11,7 +11,6 @@ from nowcast.forecasters.members.noise import Noise, moved
 from nowcast.forecasters.members.structure import DEFAULT_KM, DEFAULT_MINUTES, NOISES, Structure, periodic_shape
 from nowcast.forecasters.members.texture import with_texture
 from nowcast.motion import Places, motion, trace
-from nowcast.scores.distribution import RATES
 
 DRY = 0.1  # mm/h; lower rates count as no rain
 UNIT = 0.01  # mm/h; the newest frame is rounded to it before it enters the seed
@@ -28,12 +27,11 @@ def members(
     of_this_radar: bool = True,
     km: float = DEFAULT_KM,
     minutes: float = DEFAULT_MINUTES,
-    rates: Sequence[float] = RATES,
 ) -> Iterator[np.ndarray]:
     """Draw the members of one case, lead by lead.
 
     past: (time, y, x) mm/h, newest frame last, NaN missing
-    exceedance: for each lead (rate, y, x) probability of reaching each rate, 0 to 1, NaN missing
+    exceedance: for each lead (rate, y, x) probability of reaching each of RATES, 0 to 1, NaN missing
     seed: members depend on it and on the newest frame only; a larger ensemble begins with the same members
     of_this_radar: whether the structure was measured on this radar; if not, short waves follow the newest frame (texture.py)
     km, minutes: cell size and time step
@@ -45,7 +43,7 @@ def members(
         for probabilities in exceedance:
             yield np.where(np.isnan(probabilities[0]), np.nan, np.zeros((num_members, 1, 1), np.float32))
         return
-    distributions = (Distributions(probabilities, rates, structure.largest) for probabilities in exceedance)
+    distributions = (Distributions(probabilities, structure.largest) for probabilities in exceedance)
     flow = motion(past)
     if not of_this_radar:
         first, where = next(distributions), next(iter(trace(flow, 1)))
