@@ -76,8 +76,9 @@ def all_cases(number: int) -> str:
 
 
 def remark_missing(evaluation: Evaluation, num_cases: Mapping[str, int], remarks: Remarks) -> None:
-    """Remark on cases that are left out, on forecasters that take away cases or at least MUCH_UNKNOWN of the pixels, and on
-    lead times without a pixel.
+    """Remark on cases that are left out and on lead times without a pixel.
+
+    Also on forecasters that take away cases, or at least MUCH_UNKNOWN of the pixels.
 
     num_cases: by record, the number of its cases, scored or not
     """
