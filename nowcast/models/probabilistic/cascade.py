@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nowcast.models.probabilistic.scales import combine, detail, halve, lagged_means
 from nowcast.models.probabilistic.upsampling import upsample
 
 NUM_STEPS = 6  # steps of the pyramid, each halves the resolution
 BLOCK = 1 << NUM_STEPS  # cells; grids are multiples of it
-MOST_POOLED = 8  # cells along y and x averaged in one step, because a GPU computes each mean in one thread
 MOST_CORRELATION = 0.9999  # largest correlation; the equations have no solution for 1
 FAINT = 1e-7  # squared network values: the correlation of a band with a smaller mean square is reduced towards 0
 
@@ -61,15 +61,12 @@ def split_bands(values: Tensor, known: Tensor) -> list[tuple[Tensor, Tensor]]:
     """
     means = [(values, known)]
     for _ in range(NUM_STEPS):
-        mean, share = means[-1]
-        coarser_share = F.avg_pool2d(share, 2)
-        means.append((F.avg_pool2d(mean * share, 2) / coarser_share.clamp(min=1e-6), coarser_share))
+        means.append(halve(*means[-1]))
     (whole, share), *finer = means[::-1]
     bands = [(whole, share)]
     for mean, share in finer:
-        smooth = upsample(whole)
-        whole = torch.where(share > 0, mean, smooth)
-        bands.append((whole - smooth, share))
+        band, whole = detail(mean, share, whole)
+        bands.append((band, share))
     return bands[::-1]
 
 
@@ -145,17 +142,10 @@ def block_correlation(frames: Tensor, known: Tensor, block: int, lag: int, reach
     """
     if frames.shape[1] <= lag:
         return None
-    earlier, later = frames[:, :-lag], frames[:, lag:]
-    both = known[:, :-lag] * known[:, lag:]
-    sums = [_mean_around(product * both, block, reach) for product in (earlier * later, earlier.square(), later.square())]
-    return sums[0].sum(dim=1) / ((sums[1] * sums[2]).sqrt().sum(dim=1) + FAINT)
-
-
-def _mean_around(products: Tensor, block: int, reach: int) -> Tensor:
-    """Average over each block and the blocks up to `reach` away from it."""
-    while block > MOST_POOLED:
-        products, block = F.avg_pool2d(products, MOST_POOLED), block // MOST_POOLED
-    return F.avg_pool2d(F.avg_pool2d(products, block), 2 * reach + 1, stride=1, padding=reach)
+    means = lagged_means(frames, known, block, lag)
+    around = F.avg_pool2d(means.flatten(0, 1), 2 * reach + 1, stride=1, padding=reach).unflatten(0, means.shape[:2])
+    products, earlier, later = around.unbind()
+    return products.sum(dim=1) / ((earlier * later).sqrt().sum(dim=1) + FAINT)
 
 
 def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[Tensor]:
@@ -166,7 +156,7 @@ def extrapolate(band: Band, block: int, num_leads: int) -> Iterator[Tensor]:
     weights = [upsample(weight[:, None], block)[:, 0] for weight in band.weights]
     before, newest = band.before, band.newest
     for _ in range(num_leads):
-        newest, before = torch.addcmul(weights[1] * before, weights[0], newest), newest
+        newest, before = combine(weights, newest, before), newest
         yield newest
 
 

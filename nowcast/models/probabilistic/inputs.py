@@ -5,14 +5,17 @@ of the cascade (cascade.py), their change and their correlation in time, the wet
 each lead time the cascade's forecast. Each channel is scaled to a standard deviation of about 1. A band that is coarser than a
 patch is given as it is, a finer one by its root mean square over the patch.
 
-Fields (case, time, y, x) are network values; `wet` and `known` are 1 or 0.
+Fields (case, time, y, x) are network values.
 """
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nowcast.models.probabilistic.cascade import BLOCK, NUM_STEPS, Band
+from nowcast.models.probabilistic.scales import mean_squares, means, shares_reached
 from nowcast.models.probabilistic.upsampling import upsample
 
 REACHES = (0, 1, 4)  # patches each way over which wet area and values are averaged
@@ -25,29 +28,49 @@ NUM_BANDS = NUM_STEPS + 1
 NUM_FRAME_CHANNELS, NUM_CHANGE_CHANNELS, NUM_LEAD_CHANNELS = NUM_BANDS + 2, 3 * NUM_BANDS + 4 * len(REACHES), 4
 
 
-def frame_channels(bands: list[tuple[Tensor, Tensor]], values: Tensor, wet: Tensor, known: Tensor, patch: int) -> Tensor:
+@dataclass
+class Patches:
+    """What the cells of each patch have in common, (case, time, y / patch, x / patch).
+
+    wet: share of cells with rain; value: mean network value; known: share of known cells
+    """
+
+    wet: Tensor
+    value: Tensor
+    known: Tensor
+
+
+def patches_of(values: Tensor, bands: list[tuple[Tensor, Tensor]], wet_value: float, patch: int) -> Patches:
+    """Average over patches.
+
+    values: (case, time, y, x), 0 where missing
+    bands: of `split_bands`
+    wet_value: least network value of a cell with rain
+    """
+    known = bands[patch.bit_length() - 1][1]  # of the band whose cells are patches
+    return Patches(shares_reached(values, wet_value, patch), means(values, patch), known)
+
+
+def frame_channels(bands: list[tuple[Tensor, Tensor]], patches: Patches, patch: int) -> Tensor:
     """Compute the channels of each past frame: its bands, wet area, mean value, and last the share of known cells.
 
     bands: of `split_bands`
-    values, wet, known: (case, time, y, x)
     returns: (case, time, channel, y / patch, x / patch)
     """
     channels = [BAND_SCALE * band_per_patch(band, n, patch) for n, (band, _) in enumerate(bands)]
-    scaled = (wet, WET_SCALE), (values, VALUE_SCALE), (known, KNOWN_SCALE)
-    channels += [scale * F.avg_pool2d(field, patch) for field, scale in scaled]
+    channels += [WET_SCALE * patches.wet, VALUE_SCALE * patches.value, KNOWN_SCALE * patches.known]
     return torch.stack(channels, dim=2)
 
 
-def change_channels(bands: list[Band], values: Tensor, wet: Tensor, known: Tensor, patch: int) -> Tensor:
+def change_channels(bands: list[Band], patches: Patches, patch: int) -> Tensor:
     """Compute the channels of the newest frame and its change, the same for all lead times; last the share of known cells.
 
     bands: of `fit_autoregression`
-    values, wet, known: (case, time, y, x)
     returns: (case, channel, y / patch, x / patch)
     """
     # stacked: indexing with a list would make a GPU wait for the list to be copied from the CPU
-    ends = (torch.stack([field[:, 0], field[:, -1]], dim=1) for field in (known, wet, values))
-    share, wet, values = (F.avg_pool2d(field, patch) for field in ends)
+    fields = patches.known, patches.wet, patches.value
+    share, wet, values = (torch.stack([field[:, 0], field[:, -1]], dim=1) for field in fields)
     channels = []
     for n, band in enumerate(bands):
         newest, before = band.newest[:, None], band.before[:, None]
@@ -69,7 +92,7 @@ def lead_channels(location: Tensor, unpredicted: Tensor, lead: int, patch: int) 
     lead: number of the lead time, 1, 2, …
     returns: (case, 4, y / patch, x / patch)
     """
-    mean = VALUE_SCALE * F.avg_pool2d(location, patch)
+    mean = VALUE_SCALE * means(location, patch)
     contrast = mean - sum_around(mean, 1)
     return torch.cat([mean, contrast, BAND_SCALE * unpredicted.sqrt(), torch.full_like(mean, lead / LEAD_SCALE)], dim=1)
 
@@ -81,7 +104,7 @@ def band_per_patch(band: Tensor, number: int, patch: int) -> Tensor:
     returns: (case, time, y / patch, x / patch)
     """
     size = 1 << number
-    return upsample(band, size // patch) if size >= patch else F.avg_pool2d(band.square(), patch // size).sqrt()
+    return upsample(band, size // patch) if size >= patch else mean_squares(band, patch // size).sqrt()
 
 
 def sum_around(field: Tensor, reach: int) -> Tensor:

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -44,6 +43,7 @@ from nowcast.models.probabilistic.cascade import (
 )
 from nowcast.models.probabilistic.distribution import LEVELS, coefficients, highest_reached, log_odds
 from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas, shift_at, shift_to_areas
+from nowcast.models.probabilistic.scales import mean_squares
 from nowcast.models.probabilistic.upsampling import spread, upsample
 from nowcast.models.transform import Transform
 
@@ -102,12 +102,12 @@ class Probabilistic(Layers, DistributionModel):
         y, x = past.shape[-2:]
         frames = pad_to_multiple(past.float(), BLOCK)
         values, known = frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1]
-        fields = values, (values >= self.wet_value).float(), known
         bands = split_bands(values, known)
         with torch.no_grad():
-            seen = inputs.frame_channels(bands, *fields, self.config.patch)
+            patches = inputs.patches_of(values, bands, self.wet_value, self.config.patch)
+            seen = inputs.frame_channels(bands, patches, self.config.patch)
         _, states = self.encoder(seen[:, :, : self.num_frame_channels])
-        cascade = self._with_inputs(bands, fields, num_leads)
+        cascade = self._with_inputs(bands, patches, num_leads)
         for num_steps in steps_at_once(num_leads):
             *forecast, fed = zip(*(next(cascade) for _ in range(num_steps)), strict=True)
             hidden, states = self.forecaster(torch.stack(fed, dim=1), states)
@@ -116,14 +116,14 @@ class Probabilistic(Layers, DistributionModel):
 
     @torch.no_grad()
     def _with_inputs(
-        self, bands: list[tuple[Tensor, Tensor]], fields: tuple[Tensor, Tensor, Tensor], num_leads: int
+        self, bands: list[tuple[Tensor, Tensor]], patches: inputs.Patches, num_leads: int
     ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
         """Yield the forecast of `cascade` for one lead time after the other, and with it the inputs of the forecaster.
 
         channels: (case, channel, y / patch, x / patch), the last of the four
         """
         patch, fitted = self.config.patch, self._fitted(bands)
-        change = inputs.change_channels(fitted, *fields, patch)[:, : self.num_change_channels]
+        change = inputs.change_channels(fitted, patches, patch)[:, : self.num_change_channels]
         for lead, (location, light_change, unpredicted) in enumerate(self._extrapolated(bands, fitted, num_leads), 1):
             channels = torch.cat([change, inputs.lead_channels(location, unpredicted, lead, patch)], dim=1)
             yield location, light_change, unpredicted, channels
@@ -174,9 +174,9 @@ class Probabilistic(Layers, DistributionModel):
 
     def _energy(self, newest: Tensor, number: int) -> Tensor:
         """Compute the local mean square (case, 1, y / patch, x / patch) of band `number`, 0 being the finest."""
-        square = F.avg_pool2d(newest.square(), 2 * ENERGY_REACH + 1, stride=1, padding=ENERGY_REACH)
         size, patch = 1 << number, self.config.patch
-        return F.avg_pool2d(square, patch // size) if size < patch else upsample(square, size // patch)
+        squares = mean_squares(newest, max(patch // size, 1), reach=ENERGY_REACH)
+        return upsample(squares, max(size // patch, 1))
 
     def _distribution(
         self, correction: Tensor, location: Tensor, light_change: Tensor, unpredicted: Tensor, *, grid: tuple[int, int]

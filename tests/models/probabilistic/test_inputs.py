@@ -18,16 +18,16 @@ LOG = Log(offset=0.5, ceiling=100.0)
 def fields(frames=4, cells=BLOCK, seed=0):
     generator = torch.Generator().manual_seed(seed)
     known = (torch.rand(2, frames, cells, 2 * cells, generator=generator) > 0.1).float()
-    values = torch.rand(2, frames, cells, 2 * cells, generator=generator) * known
-    return values, (values >= MATCHING.wet_value).float(), known
+    return torch.rand(2, frames, cells, 2 * cells, generator=generator) * known, known
 
 
 def of_all(given, patch):
     """What is shown of each frame, and of the change."""
-    values, _, known = given
+    values, known = given
     bands = split_bands(values, known)
+    patches = inputs.patches_of(values, bands, MATCHING.wet_value, patch)
     each = [fit_autoregression(*band, BLOCK >> n) for n, band in enumerate(bands)]
-    return inputs.frame_channels(bands, *given, patch), inputs.change_channels(each, *given, patch)
+    return inputs.frame_channels(bands, patches, patch), inputs.change_channels(each, patches, patch)
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4, 8])
@@ -37,7 +37,7 @@ def test_every_patch_has_as_many_channels_as_are_said_and_last_its_known_share(p
     cells = (BLOCK // patch, 2 * BLOCK // patch)
     assert frames.shape == (2, 4, inputs.NUM_FRAME_CHANNELS + 1, *cells)
     assert change.shape == (2, inputs.NUM_CHANGE_CHANNELS + 1, *cells)
-    share = given[2].unflatten(-2, (-1, patch)).unflatten(-1, (-1, patch)).mean((-3, -1))
+    share = given[1].unflatten(-2, (-1, patch)).unflatten(-1, (-1, patch)).mean((-3, -1))
     torch.testing.assert_close(frames[:, :, -1], inputs.KNOWN_SCALE * share)
     torch.testing.assert_close(change[:, -1], share[:, -1])
     lead = inputs.lead_channels(given[0][:, :1], torch.zeros(2, 1, *cells), 3, patch)
@@ -83,7 +83,7 @@ def test_of_real_rain_each_channel_deviates_by_about_one():
         assert np.nanmax(rain) > 5, "there is rain"
         past = network_input(torch.from_numpy(rain[None].astype(np.float32)), LOG)
         values, known = past[:, :, 0] * past[:, :, 1], past[:, :, 1]
-        frames, change = of_all((values, (values >= MATCHING.wet_value).float(), known), 8)
+        frames, change = of_all((values, known), 8)
         found.append([part.flatten(-2).std(-1)[0] for part in (frames[:, -1, :-1], change[:, :-1])])
     for part in zip(*found, strict=True):
         deviation = torch.stack(part).mean(0)
