@@ -68,7 +68,11 @@ def means(field: Tensor, factor: int) -> Tensor:
 
 
 def mean_squares(field: Tensor, factor: int, *, reach: int = 0) -> Tensor:
-    """Average squares over all windows of `reach` cells each way, 0 beyond the edge, and then over blocks; as `means`."""
+    """Average squares over the window of `reach` cells each way around each cell, 0 beyond the edge, and then over blocks.
+
+    field: (case, time, y, x)
+    returns: (case, time, y / factor, x / factor)
+    """
     if library := _library_for(field):
         return _pooled(library, field, factor, _SQUARES, reach=reach)
     squares = field.square()
@@ -77,7 +81,11 @@ def mean_squares(field: Tensor, factor: int, *, reach: int = 0) -> Tensor:
 
 
 def shares_reached(field: Tensor, least: float, factor: int) -> Tensor:
-    """Return the share of the cells of each block whose value is at least `least`; shapes as of `means`."""
+    """Return the share of the cells of each block whose value is at least `least`.
+
+    field: (case, time, y, x)
+    returns: (case, time, y / factor, x / factor)
+    """
     if library := _library_for(field):
         return _pooled(library, field, factor, _REACHED, least=least)
     return F.avg_pool2d((field >= least).float(), factor)

@@ -15,14 +15,6 @@ def _compiled():
         pytest.skip("no C compiler")
 
 
-@pytest.fixture(params=[1, 2, 3])
-def _threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
 def fields(shape, seed=0):
     """Values of either sign, and shares of which some are 0: (case, time, y, x) each."""
     generator = torch.Generator().manual_seed(seed)
@@ -40,7 +32,7 @@ def compare(compute, *given):
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6, check_dtype=False)
 
 
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("each_number_of_threads")
 @pytest.mark.parametrize("shape", GRIDS)
 def test_halves_and_their_details_are_those_of_torch(shape):
     values, share = fields(shape)
@@ -48,7 +40,7 @@ def test_halves_and_their_details_are_those_of_torch(shape):
     compare(scales.detail, values, share, scales.halve(values, share)[0])
 
 
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("each_number_of_threads")
 @pytest.mark.parametrize("shape", GRIDS)
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
 def test_means_of_blocks_are_those_of_torch(shape, factor):
@@ -59,14 +51,14 @@ def test_means_of_blocks_are_those_of_torch(shape, factor):
         compare(lambda field, reach=reach: scales.mean_squares(field, factor, reach=reach), values)
 
 
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("each_number_of_threads")
 @pytest.mark.parametrize(("shape", "block"), [((64, 192), 64), ((64, 192), 32), ((16, 48), 16), ((16, 48), 4), ((3, 5), 1)])
 @pytest.mark.parametrize("lag", [1, 2, 4])
 def test_products_of_frames_are_those_of_torch(shape, block, lag):
     compare(lambda frames, known: scales.lagged_means(frames, known, block, lag), *fields(shape))
 
 
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("each_number_of_threads")
 def test_an_autoregression_is_that_of_torch():
     weights = fields((16, 48), seed=1)
     compare(lambda a, b, newest, before: scales.combine((a, b), newest, before), *weights, *fields((16, 48)))

@@ -14,19 +14,11 @@ def _compiled():
         pytest.skip("no C compiler")
 
 
-@pytest.fixture(params=[1, 2])
-def _threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
-
-
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("each_number_of_threads")
 @pytest.mark.parametrize("factor", [1, 2, 3, 4, 8, 16])
 @pytest.mark.parametrize("grid", [(3, 5), (1, 1), (1, 4), (6, 1)])
 def test_finer_fields_are_those_of_torch(factor, grid):
@@ -47,7 +39,7 @@ def spread_with_gradient(parameters, location, factor, grid):
     return outputs.detach(), parameters.grad
 
 
-@pytest.mark.usefixtures("_threads")
+@pytest.mark.usefixtures("each_number_of_threads")
 @pytest.mark.parametrize(("factor", "cut"), [(2, (0, 0)), (2, (1, 3)), (3, (2, 1)), (4, (3, 0)), (8, (7, 9))])
 @pytest.mark.parametrize("coarse", [(4, 5), (2, 2), (1, 2)])
 def test_spread_parameters_and_their_gradient_are_those_of_torch(factor, cut, coarse):
