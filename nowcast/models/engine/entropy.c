@@ -7,6 +7,7 @@
 #include "exponential.h"
 
 #define STRIP 128 /* cells computed together, so that their values stay in the CPU's cache */
+#define UNLIKELY -9.0f /* log-odds below which the third term of ln(1 + e) and of e / (1 + e) is below 2e-8 of the first */
 #define INLINED static inline __attribute__((always_inline))
 
 /* ln(1 + e) for 0 <= e <= 1: 2 artanh(e / (2 + e)) as a series, with a relative error below 1e-7 also where e is tiny. */
@@ -20,6 +21,26 @@ INLINED float logarithm(float e) {
     p = p * q + 1.0f / 5;
     p = p * q + 1.0f / 3;
     return 2.0f * s * (p * q + 1.0f);
+}
+
+/* Returns whether no cell reaches the threshold and log-odds are below UNLIKELY in all, as in most dry places. */
+INLINED int all_unlikely(const float *z, const float *observed, float threshold, int64_t n) {
+    int other = 0;
+#pragma omp simd reduction(| : other)
+    for (int64_t c = 0; c < n; c++) other |= (observed[c] >= threshold) | !(z[c] < UNLIKELY);
+    return !other;
+}
+
+/* Computes the same as `strip` where `all_unlikely` holds: of both series the two terms that a float can tell. */
+INLINED float unlikely_strip(const float *z, const uint8_t *known, float weight, float *slopes, int64_t n) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t c = 0; c < n; c++) {
+        float e = known[c] ? exponential(z[c]) : 0;
+        sum += e - 0.5f * e * e;
+        slopes[c] = weight * (e - e * e);
+    }
+    return sum;
 }
 
 /* Computes the cross entropies of `n` cells with log-odds `z`, writes their slopes, times `weight`, and returns their sum. */
@@ -58,8 +79,11 @@ void cross_entropies(const float *outputs, const float *observed, const uint8_t 
                 for (int64_t p = 0; p < planes; p++)
                     if (factors[p] != 0)
                         for (int64_t c = 0; c < n; c++) z[c] += factors[p] * values[p * cells + c];
-                sums[f * thresholds + k] += strip(z, observed + f * cells + first, known + f * cells + first, limits[k],
-                                                  weights[k], slopes, n);
+                const float *rain = observed + f * cells + first;
+                const uint8_t *seen = known + f * cells + first;
+                sums[f * thresholds + k] += all_unlikely(z, rain, limits[k], n)
+                                                ? unlikely_strip(z, seen, weights[k], slopes, n)
+                                                : strip(z, rain, seen, limits[k], weights[k], slopes, n);
                 for (int64_t p = 0; p < planes; p++)
                     if (factors[p] != 0)
                         for (int64_t c = 0; c < n; c++) given[p * cells + c] += factors[p] * slopes[c];

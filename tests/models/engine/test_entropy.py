@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from makers.models import LOG, LOSS_OF, OF_DISTRIBUTIONS, build
 
 from nowcast.config.schema import NamedSection
-from nowcast.models.engine.entropy import SOURCE
+from nowcast.models.engine.entropy import SOURCE, LinearCrossEntropy
 from nowcast.models.losses import make_loss
 from nowcast.runtime import compiled
 
@@ -70,3 +71,29 @@ def test_what_is_not_finite_is_not_hidden(num_threads):
     outputs = torch.zeros(2, 3, 6, 17, 19)
     outputs[0, 1, 0] = torch.nan
     assert loss_and_gradient("probabilistic", outputs)[0].isnan()
+
+
+@pytest.mark.parametrize(("least", "most"), [(-80.0, -9.1), (-9.1, -8.9), (-12.0, 3.0)])
+@pytest.mark.parametrize("wet", [(), (5,), (130, 400)])
+def test_dry_places_with_small_probabilities_are_as_exact_as_others(num_threads, least, most, wet):
+    generator = torch.Generator().manual_seed(3)
+    odds = least + (most - least) * torch.rand(1, 1, 1, 1, 600, dtype=torch.float64, generator=generator)
+    observed, known = torch.full((1, 1, 1, 600), 0.09), torch.rand(1, 1, 1, 600, generator=generator) < 0.9
+    observed[..., list(wet)], known[..., list(wet)] = 0.1, True
+    outputs = odds.float().requires_grad_()
+    library = compiled.load(SOURCE)
+    total = LinearCrossEntropy.apply(outputs, observed, known, [[1.0]], [0.1], [0.7], library)
+    total.backward()
+    odds.requires_grad_()
+    reached = (observed >= 0.1).double()[:, :, None]
+    each = F.binary_cross_entropy_with_logits(odds, reached, weight=0.7 * known[:, :, None].double(), reduction="none")
+    each.sum().backward()
+    assert total.item() == pytest.approx(each.sum().item(), rel=1e-5)
+    torch.testing.assert_close(outputs.grad, odds.grad.float(), rtol=1e-5, atol=0)
+
+
+def test_what_is_not_finite_in_a_dry_place_is_not_hidden(num_threads):
+    outputs = torch.full((1, 1, 1, 1, 200), -20.0)
+    outputs[..., 150] = torch.nan
+    given = torch.zeros(1, 1, 1, 200), torch.ones(1, 1, 1, 200, dtype=torch.bool), [[1.0]], [0.1], [1.0]
+    assert LinearCrossEntropy.apply(outputs, *given, compiled.load(SOURCE)).isnan()
