@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nowcast.errors import DataError, UsageError
+from nowcast.quantity import RAIN_RATE, Quantity
 from nowcast.scores.distribution import RateSums, add_ensemble
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums, add_probabilities
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 ARGUMENTS = """As a function of arrays:
 
     forecast: (time, y, x) or (case, time, y, x) mm/h; for scores of probabilities (threshold, time, y, x), or (time, y, x) for
-        one threshold; for scores of ensembles (member, time, y, x)
+        one threshold, a DataArray in units "1" or "%"; for scores of ensembles (member, time, y, x)
     observed: (time, y, x) or (case, time, y, x) mm/h
     threshold: mm/h, one or several; default: 1, or the coordinate `threshold` of probabilities
     by_lead: return a score for each lead time instead of one over all
@@ -54,12 +55,15 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
     ) -> float | np.ndarray:
         if threshold is not None and not score.needs_threshold:
             raise UsageError(f"{name} takes no threshold: it is a score of all values")
-        forecast, threshold = _chosen(name, score.kind, forecast, threshold)
-        (thresholds, is_single), (scales, is_single_scale) = _listed(threshold), _listed(scale_km)
-        cases, spacing = _paired(name, score.kind, forecast, observed, thresholds)
+        forecast, chosen = _chosen(name, score.kind, forecast, threshold)
+        (thresholds, is_single), (scales, is_single_scale) = _listed(chosen), _listed(scale_km)
+        cases, spacing, quantity = _paired(name, score.kind, forecast, observed, thresholds)
+        if not quantity.is_rain:
+            _check_quantity(name, score, threshold)
         if score.kind in ("windows", "spectra"):
             spacing = _spacing(name, spacing_km, spacing)
-        total = sum(_sums(score.kind, *case, Setup(thresholds, spacing, scales_km=scales)) for case in cases)
+        setup = Setup(thresholds, spacing, quantity.data_range, scales)
+        total = sum(_sums(score.kind, *case, setup) for case in cases)
         value = score(total if by_lead else total.pooled())
         dropped = {"lead": not by_lead, "threshold": is_single, "scale": is_single_scale}
         value = value.squeeze(tuple(axis for axis, label in enumerate(score.axes) if dropped.get(label)))
@@ -99,9 +103,19 @@ def numbers(value: Any) -> tuple[float, ...]:
     return tuple(values.tolist())
 
 
-def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tuple[float, ...]) -> tuple:
-    """Return the cases, each (forecast, observation), mm/h, and the (y, x) grid spacing, km, NaN if unknown."""
-    spacing, before = (np.nan, np.nan), kind in FORECASTS
+def _check_quantity(name: str, score: Score, threshold: Any) -> None:
+    """Raise UsageError (exit 2) for a score of rain only, and for no threshold, of another quantity than rain."""
+    if score.kind == "distribution":
+        raise UsageError(f'{name} is integrated over rain rates, but the arrays hold values in units "1".\nUse crps_fair.')
+    if score.needs_threshold and threshold is None:
+        raise UsageError(f'{name} needs a threshold for values in units "1", which are no rain: give threshold=0.5, say')
+
+
+def _paired(
+    name: str, kind: str, forecast: Any, observed: Any, thresholds: tuple[float, ...]
+) -> tuple[list, tuple[float, float], Quantity]:
+    """Return the cases, each (forecast, observation), mm/h, the (y, x) grid spacing, km, NaN if unknown, and the quantity."""
+    spacing, before, quantity = (np.nan, np.nan), kind in FORECASTS, RAIN_RATE
     labelled = [hasattr(array, "dims") for array in (forecast, observed)]
     if any(labelled) and not all(labelled):
         names = ("forecast", "observation") if labelled[0] else ("observation", "forecast")
@@ -112,7 +126,8 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
     if all(labelled):
         from nowcast.scores.labelled import paired  # here: DataArrays need the NetCDF library
 
-        forecast, observed, spacing = paired(forecast, observed, by_case=not before, is_probability=kind == "probabilities")
+        pairing = {"by_case": not before, "is_probability": kind == "probabilities"}
+        forecast, observed, spacing, quantity = paired(forecast, observed, **pairing)
     forecast, observed = _values(forecast, "the forecast"), _values(observed, "the observation")
     if kind == "probabilities" and forecast.ndim == 3:
         forecast = forecast[None]
@@ -128,7 +143,8 @@ def _paired(name: str, kind: str, forecast: Any, observed: Any, thresholds: tupl
                 f"{name}: the forecast has the shape {forecast.shape} and the observation {observed.shape}.\n"
                 f"Expected a forecast {wanted}{many}, and an observation (time, y, x) of the same times and cells."
             )
-    return [(_probabilities(case), truth) for case, truth in cases] if kind == "probabilities" else cases, spacing
+    cases = [(_probabilities(case), truth) for case, truth in cases] if kind == "probabilities" else cases
+    return cases, spacing, quantity
 
 
 def _values(array: Any, name: str) -> np.ndarray:

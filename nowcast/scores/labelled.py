@@ -7,12 +7,13 @@ import numpy as np
 import xarray as xr
 
 from nowcast.errors import DataError, UsageError
-from nowcast.netcdf.forecast_layout import LEAST_FORECAST, SENTINEL, names_members, names_quantiles
+from nowcast.netcdf.forecast_layout import LEAST_FORECAST, SENTINEL, names_members, names_probabilities, names_quantiles
 from nowcast.netcdf.places.axes import axis_of_dimension
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.rain.data_arrays import as_record, in_utc
-from nowcast.netcdf.rain.units import meaning
+from nowcast.netcdf.rain.units import RAIN_NAMES, meaning
 from nowcast.netcdf.record import Record
+from nowcast.quantity import Quantity
 
 log = logging.getLogger(__name__)
 MARGIN = 8  # frames before and after the forecast, which also determine the time step
@@ -50,8 +51,8 @@ def at_thresholds(forecast: xr.DataArray, thresholds: Sequence[float], name: str
 
 def paired(
     forecast: xr.DataArray, observed: xr.DataArray, *, by_case: bool, is_probability: bool
-) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
-    """Return the forecast, the observation at its times, and the (y, x) spacing in km, NaN if it is unknown.
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float], Quantity]:
+    """Return the forecast, the observation at its times, the (y, x) spacing in km, NaN if it is unknown, and what is observed.
 
         forecast: (time, y, x), with one more dimension before for cases, thresholds or members
         observed: (time, y, x); it may have other times as well
@@ -69,18 +70,17 @@ def paired(
             "Expected (time, y, x); the forecast may have one more before."
         )
     forecast, observed = in_utc(forecast), in_utc(observed)
-    if not is_probability:
-        forecast = _without_small_negatives(forecast)
+    forecast = _as_probabilities(forecast) if is_probability else _without_small_negatives(forecast)
     forecast = forecast if by_case else _other_first(forecast)
     _check_other(forecast, by_case=by_case)
     parts = [forecast] if forecast.ndim == 3 else [forecast[n] for n in range(forecast.shape[0])]
     with as_record(_near(observed, forecast)) as truth:
         pairs = [_pair(part, truth, is_probability=is_probability) for part in parts]
-        spacing = truth.grid.spacing_km
+        spacing, quantity = truth.grid.spacing_km, truth.quantity
     fields, observations = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
     if forecast.ndim == 3:
-        return fields[0], observations[0], spacing
-    return fields, observations if by_case else observations[0], spacing
+        return fields[0], observations[0], spacing, quantity
+    return fields, observations if by_case else observations[0], spacing, quantity
 
 
 def _other_first(forecast: xr.DataArray) -> xr.DataArray:
@@ -110,6 +110,37 @@ def _check_other(forecast: xr.DataArray, *, by_case: bool) -> None:
             f'the forecast has times along "{first}": it holds several cases.\n'
             "Expected one case, with the members or thresholds first: score the cases one by one."
         )
+
+
+def _as_probabilities(forecast: xr.DataArray) -> xr.DataArray:
+    """Return probabilities with units; without a standard name of rain, which a comparison such as `rain >= 1` keeps.
+
+    Without units, names such as probability_of_rainfall_rate_above_threshold state "1", and so does the type bool.
+
+    Raises DataError (exit 3) for rain or any other quantity, for no units, and for probabilities of values below a threshold.
+    """
+    names = [str(name or "") for name in (forecast.name, *map(forecast.attrs.get, ("standard_name", "long_name")))]
+    named, what = list(filter(names_probabilities, names)), f'"{forecast.name}"' if forecast.name else "the forecast"
+    if any("below" in name.lower() for name in named):
+        raise DataError(
+            f"{what} holds probabilities of values below the threshold.\n"
+            "Expected those of reaching it: 1 less these, as probability_of_rainfall_rate_above_threshold."
+        )
+    units = str(forecast.attrs.get("units", forecast.attrs.get("unit", ""))).strip()
+    if forecast.dtype.kind == "b" or (not units and named):
+        units = "1"
+    parsed = meaning(units) if units else None
+    if parsed is None or parsed.kind != "dimensionless":
+        stated = f'has the units "{units}", which are not those of probabilities' if units else "has no units"
+        raise DataError(
+            f"{what} {stated}.\nExpected probabilities in units of "
+            '"1" or "%", such as (members >= 1).mean("realization").assign_attrs(units="1").'
+        )
+    is_rain = forecast.attrs.get("standard_name") in RAIN_NAMES
+    kept = {key: value for key, value in forecast.attrs.items() if not (is_rain and key == "standard_name")}
+    probabilities = forecast.copy(deep=False)
+    probabilities.attrs = kept | {"units": units}
+    return probabilities
 
 
 def _without_small_negatives(forecast: xr.DataArray) -> xr.DataArray:

@@ -97,6 +97,40 @@ def test_probabilities_are_taken_by_the_name_of_their_threshold():
             scores.roc_area(part, truth, [1, 2])
 
 
+def test_units_tell_probabilities_from_rain():
+    observed = np.minimum(rain(frames=4), 20)
+    truth, fields = labelled(observed), (observed >= 1) * np.float32(0.9)
+    expected = scores.brier(fields, observed, 1)
+    of_one, name = labelled(fields, units="1").rename("p"), "probability_of_rainfall_rate_above_threshold"
+    in_percent = (of_one * np.float32(100)).assign_attrs(units="%")
+    named, without = of_one.drop_attrs().rename(name), of_one.drop_attrs()
+    compared = of_one.assign_attrs(standard_name="rainfall_rate")  # xarray keeps that of the rain
+    for chances in (of_one, in_percent, named, without.assign_attrs(long_name=name), compared):
+        assert scores.brier(chances, truth, 1) == pytest.approx(expected)
+    assert scores.brier(truth >= 1, truth, 1) == 0  # bool, in whose attributes "mm h-1" stands
+    assert compared.attrs == {"units": "1", "standard_name": "rainfall_rate"}
+    for units in ("mm h-1", "kg m-2 s-1", "mm", "dBZ", "K"):
+        with pytest.raises(DataError, match=f'^"p" has the units "{units}", which are not those of probabilities'):
+            scores.brier(of_one.assign_attrs(units=units), truth, 1)
+    with pytest.raises(DataError, match=r'^"p" has no units\.\nExpected probabilities in units of "1" or "%", such as'):
+        scores.roc_area(without, truth, 1)
+    with pytest.raises(DataError, match=r"probabilities of values below the threshold\.\nExpected those of reaching it"):
+        scores.brier(of_one.rename(name.replace("above", "below")), truth, 1)
+
+
+def test_a_quantity_that_is_no_rain_needs_its_own_threshold_and_range():
+    values = rain(frames=3) / np.float32(60)  # 0 to 1
+    forecast, observed = labelled(values[:, :, ::-1].copy(), units="1"), labelled(values, units="1")
+    with pytest.raises(UsageError, match='csi needs a threshold for values in units "1", which are no rain'):
+        scores.csi(forecast, observed)
+    assert scores.csi(observed, observed, 0.05) == 1
+    with pytest.raises(UsageError, match='crps is integrated over rain rates, but the arrays hold values in units "1"'):
+        scores.crps(xr.concat([forecast, observed], "realization"), observed)
+    as_rain = scores.ssim(labelled(forecast.values * 30), labelled(values * 30))  # of the range 30 mm/h
+    assert as_rain < 0.99
+    assert scores.ssim(forecast, observed) == pytest.approx(as_rain, rel=1e-5)
+
+
 def test_thresholds_are_read_in_their_units():
     observed = rain(frames=4)
     chances = labelled((observed >= 1) * np.float32(0.9), units="1").rename("p")
