@@ -90,7 +90,7 @@ def _other_first(forecast: xr.DataArray) -> xr.DataArray:
 
 
 def _check_other(forecast: xr.DataArray, *, by_case: bool) -> None:
-    """Raise UsageError (exit 2) for members or quantiles where a score takes cases, and for cases where it takes members.
+    """Raise UsageError (exit 2) for members where a score takes cases, for cases where it takes members, and for quantiles.
 
     Members may have reference times of their own (a lagged ensemble), and a single member is a case.
     """
@@ -104,6 +104,11 @@ def _check_other(forecast: xr.DataArray, *, by_case: bool) -> None:
             f'Give one of them or their mean, such as forecast.mean("{several[0]}"); crps_fair and spread score members.'
         )
     first = forecast.dims[0]
+    if not by_case and names_quantiles(str(first)):
+        raise UsageError(
+            f'the forecast has the dimension "{first}", whose quantiles this score would take for members.\n'
+            "Expected members, or probabilities of reaching thresholds; a single quantile is scored as a field, by mae."
+        )
     own_times = [each for each in forecast.coords.values() if each.dtype.kind == "M" and first in each.dims]
     if not by_case and any(each.ndim > 1 or first not in several for each in own_times):
         raise UsageError(

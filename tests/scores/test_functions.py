@@ -248,6 +248,15 @@ def test_members_are_not_scored_as_cases_nor_cases_as_members():
             scores.crps_fair(forecast, observed)
 
 
+def test_quantiles_are_not_scored_as_members():
+    observed = labelled(rain(frames=4))
+    quantiles = xr.concat([observed * factor for factor in (0.5, 2)], "realization").quantile([0.1, 0.9], "realization")
+    for score, forecast in ((scores.crps_fair, quantiles), (scores.crps, quantiles.rename(quantile="percentile"))):
+        with pytest.raises(UsageError, match=f'the dimension "{forecast.dims[0]}", whose quantiles this score would take'):
+            score(forecast, observed)
+    assert scores.mae(quantiles[0], observed) > 0
+
+
 def test_lagged_members_and_a_single_member_are_scored():
     """Lagged members have reference times of their own, but the same valid times."""
     observed = labelled(rain(frames=4))
