@@ -75,6 +75,12 @@ class Windows:
         """Return only the windows where the mask `chosen` (window,) is true, with the account unchanged."""
         return replace(self, positions=self.positions[chosen])
 
+    def only(self, complete: np.ndarray) -> "Windows":
+        """Return only the windows where the mask `complete` (window,) is true; the account counts the others as gaps."""
+        kept, number = self.account, int((~complete).sum())
+        account = replace(kept, num_windows=kept.num_windows - number, num_gap=kept.num_gap + number)
+        return replace(self, positions=self.positions[complete], account=account)
+
     def none(self) -> "Windows":
         """Return the same without any window."""
         return replace(self, positions=self.positions[:0], account=Account(0, 0, 0))

@@ -53,7 +53,8 @@ def explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | Non
     first = all_windows[0]
     frames = f"{first.input_frames} past and {first.lead_frames} future frames {first.time_step / MINUTE:g} min apart"
     if not account.num_windows:
-        return f"no complete case of {frames} to score.\n{'; '.join(line.strip() for line in account.lines())}."
+        lines, enough = "; ".join(line.strip() for line in account.lines()), first.input_frames + 1
+        return f"no complete case of {frames} to score.\n{lines}. {enough} frames in a row are enough for a case."
     if not any(len(windows) for windows in all_windows):
         asked = "in the range of times asked for and has a forecast in every forecast file"
         number = account.num_windows

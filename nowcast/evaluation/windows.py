@@ -87,7 +87,7 @@ def _windows(
     enough = np.ones(len(windows), bool)
     for case in np.flatnonzero(~known.all(axis=1)):
         enough[case] = all(can_forecast(known[case], forecaster) for forecaster in forecasters.values())
-    windows = windows.select(enough)
+    windows = windows.only(enough)
     chosen = selection.select(record, windows.reference_positions)
     references = record.times[windows.reference_positions]
     for forecaster in forecasters.values():

@@ -105,7 +105,10 @@ class Forecaster(ABC):
         if own is not None:
             return own
         if np.isnat(record.time_step):
-            raise NotEnoughFrames(f"{record.name} has a single frame: its time step, and so the lead times, are unknown")
+            raise NotEnoughFrames(
+                f"{record.name} has a single frame: its time step, and so the lead times, are unknown.\n"
+                "Give the frames before it as well."
+            )
         return record.time_step
 
     def check_grid(self, grid: tuple[int, int], name: str) -> None:  # noqa: B027

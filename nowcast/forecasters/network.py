@@ -266,7 +266,10 @@ class Network(Forecaster):
         self.check_grid(record.grid.shape, record.name)
         if np.isnat(record.time_step):  # a single frame is enough only for a network with one input frame, at its own time step
             if self.input_frames > 1:
-                raise NotEnoughFrames(f"{record.name} has a single frame: '{self.name}' needs {self.input_frames} frames.")
+                raise NotEnoughFrames(
+                    f"{record.name} has a single frame: '{self.name}' needs {self.input_frames} frames.\n"
+                    "Give the frames before it as well."
+                )
             return np.timedelta64(self.time_steps[0], "s")
         step = int(record.time_step / np.timedelta64(1, "s"))
         if self.time_steps[0] <= step <= self.time_steps[-1]:

@@ -137,7 +137,10 @@ def _usable(past: np.ndarray, number: int, forecaster: Forecaster) -> np.ndarray
     if (usable := usable_past(past, forecaster)) is not None:
         return usable
     if np.isnan(past[-1]).all():
-        raise NotEnoughFrames(f"rain has no known cell in the newest frame of case {number}")
+        raise NotEnoughFrames(
+            f"rain has no known cell in the newest frame of case {number}.\n"
+            "Expected something observed there: leave that frame out, and lead times count from the one before."
+        )
     missing = np.flatnonzero(np.isnan(past).all(axis=(1, 2))) - len(past)
     raise NotEnoughFrames(
         f"rain: {forecaster.name} needs {counted(forecaster.input_frames, 'frame')} with something observed.\n"

@@ -8,13 +8,14 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from nowcast.dataset.windows import find_references, is_enough
-from nowcast.errors import NotEnoughFrames, UsageError, counted
+from nowcast.errors import DataError, NotEnoughFrames, UsageError, counted
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import warn_once
@@ -22,6 +23,7 @@ from nowcast.netcdf.record import Record
 
 log = logging.getLogger(__name__)
 NAMED_TIMES = 4  # most times listed in a message
+TRIED_TIMES = 12  # most earlier reference times that are tried for a message
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def read_past(
         needed = counted(least, "frame")
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {needed} {step / np.timedelta64(60, 's'):g} min apart.\n"
-            f"Absent: {listing(absent)}; the record goes from {record.times[0]}Z to {record.times[-1]}Z."
+            f"Absent: {listing(absent)}{_instead(record, reference, forecaster, step)}."
         )
     kept, positions = kept or KeptFrames(record), positions[: _leading(is_there)]
     past = kept.read(positions[::-1])
@@ -168,10 +170,23 @@ def read_past(
         known = ~np.isnan(past).all(axis=(1, 2))[::-1]
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {counted(least, 'frame')} with something observed.\n"
-            f"Missing as a whole: {listing(wanted[:least][~known[:least]])}."
+            f"Missing as a whole: {listing(wanted[:least][~known[:least]])}{_instead(record, reference, forecaster, step)}."
         )
     kept.damage.warn()
     return usable
+
+
+def _instead(record: Record, reference: np.datetime64, forecaster: Forecaster, step: np.timedelta64) -> str:
+    """Return the newest earlier time that can be forecast from, for a message; else what the record covers.
+
+    Only the last TRIED_TIMES times whose frames are in the record are read.
+    """
+    pasts, kept = find_references(record.times, input_frames=forecaster.input_frames, time_step=step), KeptFrames(record)
+    with suppress(DataError):  # files that cannot be read are another error
+        for past in pasts[record.times[pasts[:, -1]] < reference][: -TRIED_TIMES - 1 : -1]:
+            if usable_past(kept.read(past), forecaster) is not None:
+                return f"; a forecast from {record.times[past[-1]]}Z has all that it needs (--reference-time)"
+    return f"; the record goes from {record.times[0]}Z to {record.times[-1]}Z"
 
 
 def usable_past(past: np.ndarray, forecaster: Forecaster) -> np.ndarray | None:

@@ -54,6 +54,13 @@ def test_cases_with_a_missing_frame_are_those_that_can_be_forecast(tmp_path, how
     assert set(both) == whole - {10, 11}  # extrapolation needs the newest two
 
 
+def test_cases_that_no_forecaster_can_make_count_as_gaps(tmp_path):
+    """They were called complete, and left out by a range or forecast files that nobody gave."""
+    says = r"no complete case of 4 past and 2 future frames .*\n0 samples in 13 frames; 13 start times dropped: gap or end"
+    with pytest.raises(NotEnoughFrames, match=says):
+        scored(tmp_path, Noting(4, max_absent=0), absent=[2, 5, 8, 11, 14, 17, 19])
+
+
 def test_each_forecaster_gets_the_past_that_forecasting_gives_it(tmp_path):
     network, other = Noting(4, max_absent=1), Noting(2)
     other.name, other.__class__ = "other", type("Long", (Noting,), {"most_past_frames": 4})

@@ -32,6 +32,7 @@ RATE = {"standard_name": "rainfall_rate", "long_name": "rain rate", "units": "mm
 IN_PYTHON = {  # advice in error messages, and the advice that replaces it for an array in memory
     "Give them by --units (data.units)": 'Set its attribute "units"',
     "Choose one with --variable (data.variable)": "Give one of them, as a DataArray",
+    " (--reference-time)": ": give the frames up to then",
     "or choose one with --variable (data.variable), and its --units": "or a DataArray of one, with units",
 }
 _KEPT = {"grid_mapping"}  # of an array's encoding: what its values are not packed by
