@@ -1,7 +1,8 @@
 """The common mask of all forecasters, and what each of them takes away from it: missing pixels and whole cases."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from nowcast.forecasters.forecaster import Forecaster
 
 log = logging.getLogger(__name__)
 NO_FORECAST = (
-    "%s: left out, since it forecasts nothing but missing values in %s.\n"
-    "The others are scored without it. Baselines that move the rain need a grid that it does not leave in one time step."
+    "%s: left out, since %s nothing but missing values in %s.\n"
+    "The others are scored without %s. Baselines that move the rain need a grid that it does not leave in one time step."
 )
-ALL_MISSING = "%s: forecasts nothing but missing values in %s, left out for all forecasters"
+ALL_MISSING = "%s: %s nothing but missing values in %s, left out for all forecasters"
 UNKNOWN = "%s: forecasts missing values in %.0f %% of the pixels that others know, which are left out for all forecasters"
 LEFT_OUT = "%s: left out %d of %s: a whole frame is missing, or no pixel is known in all forecasts and the observation"
 NO_PIXEL = "nothing is scored at %d of %s (%s min): no pixel is known there in the observation and all forecasts"
@@ -30,6 +31,16 @@ class Remarks(list[str]):
         if (text := message % values) not in self:
             self.append(text)
             log.warning("%s", text)
+
+
+def grouped(values: Mapping[str, Hashable]) -> list[tuple[Any, list[str]]]:
+    """Return each different value with the names that have it, in the order of the first of them."""
+    return [(value, [name for name, own in values.items() if own == value]) for value in dict.fromkeys(values.values())]
+
+
+def together(names: Sequence[str]) -> str:
+    """Return several names as text, such as "persistence, extrapolation and sprog"."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def common_mask(
@@ -65,8 +76,9 @@ def baselines_without_forecasts(evaluation: Evaluation, forecasters: Mapping[str
         return []
     names = [name for name in list(forecasters)[1:] if name in BASELINES]
     empty = [name for name in names if evaluation.all_missing.get(name) == evaluation.num_read]
-    for name in empty:
-        remarks.add(NO_FORECAST, name, all_cases(evaluation.num_read))
+    if empty:
+        subject, object_ = ("it forecasts", "it") if len(empty) == 1 else ("they forecast", "them")
+        remarks.add(NO_FORECAST, together(empty), subject, all_cases(evaluation.num_read), object_)
     return empty
 
 
@@ -85,9 +97,9 @@ def remark_missing(evaluation: Evaluation, num_cases: Mapping[str, int], remarks
     for name, number in evaluation.not_scored.items():
         if number:
             remarks.add(LEFT_OUT, name, number, counted(num_cases[name], "case"))
-    for name, number in evaluation.all_missing.items():
-        if number:
-            remarks.add(ALL_MISSING, name, counted(number, "case"))
+    for number, names in grouped({name: number for name, number in evaluation.all_missing.items() if number}):
+        verb = "forecasts" if len(names) == 1 else "forecast"
+        remarks.add(ALL_MISSING, together(names), verb, counted(number, "case"))
     for name, number in sorted(evaluation.unknown.items()):
         if number and number >= MUCH_UNKNOWN * evaluation.num_observed:
             remarks.add(UNKNOWN, name, 100 * number / evaluation.num_observed)

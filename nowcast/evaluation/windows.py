@@ -11,14 +11,14 @@ import numpy as np
 from nowcast.config.schema import Data
 from nowcast.dataset.windows import Windows, find_windows
 from nowcast.errors import UsageError, counted
-from nowcast.evaluation.missing import Remarks
+from nowcast.evaluation.missing import Remarks, grouped, together
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
 from nowcast.prediction.cases import Selection, can_forecast
 
 MINUTE = np.timedelta64(60, "s")
 UNSCORED = "%s: left out %d of %s, since the observations lack frames there, or another file the forecast"
-FEWER_LEADS = "%s: only %d of its %s scored, since %s has no more"
+FEWER_LEADS = "%s: only %d of %s %s scored, since %s has no more"
 NO_FRAME = "%s: left out %d of %s, because %s has no frame then (its time step is %g min)"
 SHORT_RECORDS = "no record has %d past and %d future frames without a gap: only %s scored"
 MAX_ABSENT = Data().max_absent  # frames of a case, unless a network allows more
@@ -107,18 +107,24 @@ def _are(number: int) -> str:
 
 
 def _remark_fewer_leads(forecasters: Mapping[str, Forecaster], records: Sequence[Record], remarks: Remarks) -> None:
-    """Remark on each forecaster with more lead times than fit a record, and once if it has more than another can forecast."""
+    """Remark on forecasters with more lead times than fit a record, and once on those with more than another can forecast.
+
+    Forecasters of which the same is to say are named together.
+    """
     warned = set()
     for record in records:
         numbers = {name: leads for name, each in forecasters.items() if (leads := each.leads_on(record)) is not None}
-        for name, leads in numbers.items():
-            if leads < (own := forecasters[name].lead_frames):
-                remarks.add(NO_FRAME, name, own - leads, counted(own, "lead time"), record.name, record.time_step / MINUTE)
+        unfit = {name: (forecasters[name].lead_frames, leads) for name, leads in numbers.items()}
+        for (own, leads), names in grouped({name: each for name, each in unfit.items() if each[1] < each[0]}):
+            step = record.time_step / MINUTE
+            remarks.add(NO_FRAME, together(names), own - leads, counted(own, "lead time"), record.name, step)
         fewest = min(numbers, key=numbers.__getitem__, default=None)
-        for name in [name for name, leads in numbers.items() if leads > numbers[fewest] and name not in warned]:
-            total = f"{counted(numbers[name], 'lead time')} {'is' if numbers[fewest] == 1 else 'are'}"
-            remarks.add(FEWER_LEADS, name, numbers[fewest], total, fewest)
-            warned.add(name)
+        more = {name: leads for name, leads in numbers.items() if leads > numbers[fewest] and name not in warned}
+        for leads, names in grouped(more):
+            total = f"{counted(leads, 'lead time')} {'is' if numbers[fewest] == 1 else 'are'}"
+            whose = "its" if len(names) == 1 else "their"
+            remarks.add(FEWER_LEADS, together(names), numbers[fewest], whose, total, fewest)
+        warned |= more.keys()
 
 
 def _common_step(forecasters: Mapping[str, Forecaster], record: Record) -> np.timedelta64:

@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from nowcast.evaluation.missing import Remarks, common_mask, remark_missing
+from nowcast.evaluation.missing import Remarks, baselines_without_forecasts, common_mask, remark_missing
 from nowcast.evaluation.result import Evaluation
 from nowcast.quantity import RAIN_RATE
 
@@ -30,6 +30,22 @@ def test_a_forecaster_that_lacks_much_of_what_the_baselines_know_is_named_with_i
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", says)]
     remark_missing(shares, {}, remarks)
     assert (remarks, len(caplog.records)) == ([says], 1), "told once, and kept for the report"
+
+
+def test_forecasters_of_which_the_same_is_to_say_are_named_together(caplog):
+    nothing = masked({"net": 8, "other": 8, "third": 8, "good": 0}, {"net": 0, "other": 0, "third": 0, "good": 0})
+    remark_missing(nothing, {}, Remarks())
+    assert caplog.messages == [
+        "net, other and third: forecast nothing but missing values in 1 case, left out for all forecasters"
+    ]
+    caplog.clear()
+    forecasters = {"net": None, "extrapolation": None, "sprog": None}
+    silent = masked({"net": 0, "extrapolation": 8, "sprog": 8})
+    assert baselines_without_forecasts(silent, forecasters, Remarks()) == ["extrapolation", "sprog"]
+    assert caplog.messages[0].startswith(
+        "extrapolation and sprog: left out, since they forecast nothing but missing values in the one case.\n"
+        "The others are scored without them. "
+    )
 
 
 def test_cases_that_are_left_out_do_not_count_towards_the_share(caplog):

@@ -73,6 +73,17 @@ def test_lead_times_that_another_forecaster_lacks_are_told_once(tmp_path, caplog
     records = open_records(paths)
     assert [cases.lead_frames for cases in find_cases(forecasters, records, Selection(), Remarks())] == [2, 2]
     assert caplog.messages == ["long: only 2 of its 4 lead times are scored, since short has no more"]
-    forecasters["long"].limit_leads(2)
+    forecasters["any"].limit_leads(4)
+    forecasters["longest"] = Persistence()
+    forecasters["longest"].limit_leads(5)
+    caplog.clear()
     find_cases(forecasters, records, Selection(), Remarks())
-    assert len(caplog.messages) == 1
+    assert caplog.messages == [
+        "long and any: only 2 of their 4 lead times are scored, since short has no more",
+        "longest: only 2 of its 5 lead times are scored, since short has no more",
+    ]
+    caplog.clear()
+    for name in ("long", "any", "longest"):
+        forecasters[name].limit_leads(2)
+    find_cases(forecasters, records, Selection(), Remarks())
+    assert not caplog.messages
