@@ -120,13 +120,16 @@ def drawn(figure: Figure) -> np.ndarray:
 
 
 def svg(figure: Figure) -> bytes:
-    """Return a figure as SVG, the same bytes every time; text stays text, in the fonts of the reader."""
+    """Return a figure as SVG, the same bytes every time; text stays text, in the fonts of the reader.
+
+    Browsers that darken pages leave it as it is: they would draw its axes white, on a background that stays white.
+    """
     content = io.BytesIO()
     settings = {"svg.fonttype": "none", "svg.hashsalt": "nowcast"}
     with warnings.catch_warnings(), matplotlib.rc_context(settings):
         warnings.simplefilter("ignore")  # letters that the font lacks
         figure.savefig(content, format="svg", metadata={"Date": None})
-    return content.getvalue()
+    return content.getvalue().replace(b"<svg ", b'<svg style="color-scheme: only light" ', 1)
 
 
 def pdf(figure: Figure) -> bytes:

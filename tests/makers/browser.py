@@ -71,12 +71,13 @@ class Browser:
 
 
 @contextlib.contextmanager
-def browser(folder):
-    """Context manager of a running browser with its profile in `folder`."""
+def browser(folder, *options):
+    """Context manager of a running browser with its profile in `folder`, started with further options."""
     read_there, write_here = os.pipe()
     read_here, write_there = os.pipe()
     command = [find_browser(), "--headless=new", "--remote-debugging-pipe", f"--user-data-dir={folder}"]
     command += ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking"]
+    command += options
     # the browser expects the pipe as file descriptors 3 and 4; the shell assigns these, subprocess cannot
     shell = f'exec "$@" 3<&{read_there} 4>&{write_there}'
     process = subprocess.Popen(

@@ -3,8 +3,10 @@
 import pytest
 from makers import evaluation
 from makers.browser import browser, find_browser
+from matplotlib.figure import Figure
 
 from nowcast.report import folder as report_folder
+from nowcast.report.maps import svg
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_browser() is None, reason="no Chromium is installed")]
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -42,6 +44,26 @@ def test_the_page_renders_whole_and_fits_the_window(page, tab, width):
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     outside = "[...document.body.children].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"
     assert tab.evaluate(outside) == []
+
+
+def shown(tab, path):
+    """Return the picture that a browser shows of a file."""
+    tab.open(path, width=1000)
+    return tab.call("Page.captureScreenshot", format="png")["data"]
+
+
+def test_the_page_and_its_pictures_stay_light_in_a_browser_that_darkens_pages(page, tab, tmp_path):
+    """Darkened, the axes were white on white."""
+    picture, plain = tmp_path / "picture.svg", tmp_path / "plain.html"
+    figure = Figure(figsize=(3, 2))
+    figure.subplots()
+    picture.write_bytes(svg(figure))
+    plain.write_text("<p>light unless it is darkened</p>")
+    light = [shown(tab, path) for path in (page, picture, plain)]
+    with browser(tmp_path / "profile", "--force-dark-mode", "--enable-features=WebContentsForceDark") as dark:
+        assert [shown(dark, path) == as_light for path, as_light in zip((page, picture, plain), light, strict=True)] == [
+            True, True, False,
+        ]  # fmt: skip
 
 
 def test_nothing_is_asked_of_the_network(page, tab):
