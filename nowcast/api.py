@@ -131,11 +131,10 @@ def load(forecaster: str | os.PathLike, *, device: str = "auto") -> Net:
 
     Raises CheckpointError (exit 4) if there is no such forecaster, UsageError (2) for a forecast file or an absent device.
     """
-    from nowcast.forecasters import open_forecaster
-    from nowcast.runtime.device import pick_device
+    from nowcast.forecasters import device_for, open_forecaster
 
     name = as_path(forecaster, "forecaster", expected=FORECASTERS)
-    opened = open_forecaster(name, device=pick_device(device))
+    opened = open_forecaster(name, device=device_for(name, device))
     if not opened.makes_forecasts:
         raise UsageError(f"{name} is a forecast file, which cannot make new forecasts; give a run or a baseline")
     return Net(opened)

@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from nowcast.errors import UsageError
-from nowcast.forecasters import open_forecaster
+from nowcast.forecasters import device_for, open_forecaster
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.netcdf.forecast_layout import names_probabilities
@@ -16,8 +14,10 @@ from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import predict
 from nowcast.prediction.watch import watch
 from nowcast.runtime import distributed
-from nowcast.runtime.device import pick_device
 from nowcast.runtime.signals import stop_on_signals
+
+if TYPE_CHECKING:
+    import torch
 
 
 def predict_files(
@@ -50,7 +50,7 @@ def predict_files(
     folder = output.endswith("/") or Path(output).is_dir()
     if distributed.size() > 1 and not folder:
         raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
-    where = distributed.join(pick_device(device))
+    where = distributed.join(device_for(forecaster, device))
     with distributed.in_turn():
         opened = _open(forecaster, where, leads, members, seed)
         levels = _thresholds(opened, thresholds) if probabilities else ()
@@ -80,7 +80,7 @@ def watch_folder(
     """
     if distributed.size() > 1:
         raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
-    opened = _open(forecaster, pick_device(device), leads, members, seed)
+    opened = _open(forecaster, device_for(forecaster, device), leads, members, seed)
     levels = _thresholds(opened, thresholds) if probabilities else ()
     reading = reading_for([opened], variable, units)
     with stop_on_signals() as stop:
@@ -88,7 +88,7 @@ def watch_folder(
         raise stop.error("stopped watching; all started files are written")
 
 
-def _open(name: str, device: torch.device, leads: int | None, members: int | None, seed: int) -> Forecaster:
+def _open(name: str, device: "torch.device | None", leads: int | None, members: int | None, seed: int) -> Forecaster:
     """Open a forecaster for `leads` lead times; UsageError (exit 2) if it cannot forecast them.
 
     With `members`, return the ensemble with this number of members.

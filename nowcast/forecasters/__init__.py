@@ -15,6 +15,7 @@ from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import expand, is_netcdf_name, netcdf_files
 from nowcast.netcdf.forecast_reader import read_forecast
+from nowcast.runtime import distributed
 
 if TYPE_CHECKING:
     import torch
@@ -27,8 +28,25 @@ OTHER_NAMES = {  # names of baselines in other programs
 }
 
 
-def open_forecaster(name: str, *, device: "torch.device", variable: str | None = None, units: str | None = None) -> Forecaster:
+def device_for(name: str, asked: "str | torch.device") -> "torch.device | None":
+    """Return the device that a forecaster is opened on; None for a baseline, unless it is one of several processes.
+
+    A baseline computes without torch, which takes longer to import than a baseline to forecast.
+    Raises UsageError (exit 2) if there is no such device.
+    """
+    if name in BASELINES | ENSEMBLES and asked in ("auto", "cpu") and distributed.size() == 1:
+        return None
+    from nowcast.runtime.device import pick_device
+
+    return pick_device(asked)
+
+
+def open_forecaster(
+    name: str, *, device: "torch.device | None", variable: str | None = None, units: str | None = None
+) -> Forecaster:
     """Open the baseline of that name, a run folder, a checkpoint, "pretrained", or NetCDF forecasts.
+
+    device: that of a network; see `device_for`
 
     NetCDF forecasts are one file, a folder or a glob; `variable` is read if they have it,
     in `units` if they state none. Raises CheckpointError (exit 4) if `name` is none of these, UsageError (2) if there is

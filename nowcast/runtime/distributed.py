@@ -3,6 +3,8 @@
 torchrun starts them and describes them in the environment (RANK, WORLD_SIZE, LOCAL_RANK). Without it there is one process, and
 every function here returns at once. Gradients are added up here and not by DistributedDataParallel, because processes may
 have different numbers of cases, and the sum must be exactly the gradient of the whole batch.
+
+torch, which takes most of a second to import, is imported only where there are several processes.
 """
 
 import atexit
@@ -11,15 +13,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
-
-import cv2
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from nowcast.errors import NowcastError, UsageError
-from nowcast.runtime.device import num_cores
 from nowcast.runtime.streams import stdout_to_stderr
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 PATIENCE = timedelta(days=2)  # the first process may be packing an archive; torchrun ends processes that wait for a dead one
@@ -59,13 +60,19 @@ def _attempt() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if shared else 0
 
 
-def join(device: torch.device) -> torch.device:
+def join(device: "torch.device | None") -> "torch.device | None":
     """Connect to the other processes, once; return the device of this one, which is a GPU of its own if there are several.
 
-    Raises UsageError (exit 2) if there are more processes than GPUs here, or the device is neither CPU nor CUDA.
+    A single process may have none. Raises UsageError (exit 2) if there are more processes than GPUs here, or the device is
+    neither CPU nor CUDA.
     """
     if size() == 1:
         return device
+    import cv2
+    import torch
+
+    from nowcast.runtime.device import num_cores
+
     if device.type == "cuda":
         number, num_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if number >= num_gpus:
@@ -87,14 +94,20 @@ def join(device: torch.device) -> torch.device:
 
 def leave() -> None:
     """Disconnect from the other processes."""
-    if size() > 1 and torch.distributed.is_initialized():
+    if size() == 1:
+        return
+    import torch
+
+    if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def add_up(tensors: Sequence[Tensor]) -> None:
+def add_up(tensors: "Sequence[Tensor]") -> None:
     """Replace tensors of any shape by their sums over the processes, in one message. All must be float32 on one device."""
     if size() == 1:
         return
+    import torch
+
     flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
     torch.distributed.all_reduce(flat)
     sums = flat.split([tensor.numel() for tensor in tensors])
@@ -106,6 +119,8 @@ def largest(number: int) -> int:
     """Return the largest of the processes' numbers."""
     if size() == 1:
         return number
+    import torch
+
     result = torch.tensor([number])
     torch.distributed.all_reduce(result, op=torch.distributed.ReduceOp.MAX)
     return int(result)
@@ -115,6 +130,8 @@ def gather(value: Any) -> list[Any]:
     """Return the values of all processes, by rank. They are pickled, between processes of one user's own run."""
     if size() == 1:
         return [value]
+    import torch
+
     values = [None] * size()
     torch.distributed.all_gather_object(values, value)
     return values

@@ -6,7 +6,7 @@ import sys
 from functools import cache
 
 import pytest
-from makers import ROOT
+from makers import ROOT, rain, write_record
 
 PACKAGE = ROOT / "nowcast"
 
@@ -160,6 +160,22 @@ def test_a_network_is_opened_without_the_compiler_of_torch():
     program += "open_forecaster('pretrained', device=torch.device('cpu'))\nprint('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_baselines_forecast_without_torch(tmp_path):
+    """It takes longer to import than a baseline to forecast."""
+    record = write_record(tmp_path / "radar.nc", rain(frames=6, shape=(16, 16)))
+    calls = [
+        ["predict", name, str(record), "--output", str(tmp_path / f"{name}.nc")] for name in ("persistence", "extrapolation")
+    ]
+    program = "import sys\nfrom nowcast.cli import app\n"
+    program += f"for call in {calls}:\n    app(call, standalone_mode=False)\n"
+    program += f"import nowcast\nnowcast.load('extrapolation').forecast(nowcast.open_records({str(record)!r})[0])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", program + "print('torch' in sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+    assert {path.stem for path in tmp_path.iterdir()} == {"radar", "persistence", "extrapolation"}
 
 
 @pytest.mark.parametrize("name", ["cli.py", "commands/arguments.py", "commands/completion.py"])
