@@ -37,8 +37,10 @@ def cache_folder() -> Path:
 
     Raises OutputError (exit 5) if it is in a home folder that the system does not know, as that of many users of containers.
     """
-    chosen = os.environ.get("NOWCAST_CACHE") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "nowcast")
-    folder = os.path.expanduser(chosen)  # ~ is left as it is by a shell in quotes, and by those that are no shell
+    # ~ is left as it is by a shell in quotes, and by those that are no shell
+    caches = os.path.expanduser(os.environ.get("XDG_CACHE_HOME", ""))
+    caches = caches if os.path.isabs(caches) else "~/.cache"  # XDG base directories: a relative path is invalid, and ignored
+    folder = os.path.expanduser(os.environ.get("NOWCAST_CACHE") or os.path.join(caches, "nowcast"))
     if folder.startswith("~"):
         raise OutputError(f"no cache at {folder}: the home folder is unknown.\nSet NOWCAST_CACHE to a folder of yours.")
     return Path(folder)

@@ -36,6 +36,9 @@ def kept(name, *, days):
 @pytest.mark.parametrize(("variables", "expected"), [
     ({"NOWCAST_CACHE": "~/rain"}, "home/rain"), ({"NOWCAST_CACHE": "", "XDG_CACHE_HOME": "/there"}, "/there/nowcast"),
     ({"NOWCAST_CACHE": "", "XDG_CACHE_HOME": ""}, "home/.cache/nowcast"),
+    ({"NOWCAST_CACHE": "", "XDG_CACHE_HOME": "there"}, "home/.cache/nowcast"),
+    ({"NOWCAST_CACHE": "", "XDG_CACHE_HOME": "./there"}, "home/.cache/nowcast"),
+    ({"NOWCAST_CACHE": "", "XDG_CACHE_HOME": "~/there"}, "home/there/nowcast"),
 ])  # fmt: skip
 def test_where_it_is(variables, expected, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
