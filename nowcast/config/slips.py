@@ -2,19 +2,30 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from typing import Any
 
 from nowcast.errors import UsageError
 
 _AT = re.compile(r"(?P<reason>.*) \(at line (?P<line>\d+), column (?P<column>\d+)\)")
+_AT_END = " (at end of document)"  # in place of a line
 _TEXT = re.compile(r'"[^"\\]*"|\'[^\']*\'')  # a complete text, which no pattern of a slip looks into
+_PUT_FOR_TEXT = "<>"  # in no pattern of a slip
 _SHOWN = 60  # letters of a line that are quoted
 _BEGINS = "the line begins with it: "  # before the reason, where that is about the first letter of the line
 _ARRAY, _TIME = "Unclosed array", "a date, or a date and a time with seconds: 2020-06-01, 2020-06-01T12:00:00Z"
 _SECTION, _KEY = "a section in square brackets: [training]", "a key without spaces, = and a value: steps = 100"
-_QUOTES = 'a text in quotes: "text"'
-_SLIPS = (  # patterns of tomllib's reason, and of the line with its texts replaced by {}, and what is expected
-    ("Cannot ", "", "each key and each section once"),
+_QUOTES, _POINT = 'a text in quotes: "text"', "a point in a number, not a comma: 0.5; and 10000 without one"
+_TABLE, _ONCE = "a table in braces on one line, with commas between its keys: {a = 1, b = 2}", "each key and each section once"
+# what is no number or date, behind an =: tomllib misses the end of the table where the number or date ends
+_NO_NUMBER = r"=\s*([-+\d._]*\d(?!e[-+\d])[A-Za-z^%*/]|[-+\d.]+\s+\d|[-+]?0\d|\d{4}-\d)"
+_SLIPS = (  # patterns of tomllib's reason, and of the line with its texts replaced, and what is expected
+    ("Cannot |Duplicate inline table key", "", _ONCE),
+    ("Expected '='", r"\{.*=\s*[-+]?\d+,\d+\s*[,}]", _POINT),
+    ("Unclosed inline table", rf"^(?!.*{_NO_NUMBER})", _TABLE),
+    ("Invalid initial character", r"\{", _TABLE),
+    ("Unterminated string", "", "three quotes at both ends of a text of several lines"),
+    ("Expected newline", r"\}", _TABLE),
     (f"{_BEGINS}(Unclosed array|Invalid value)", r"^[\w.-]+\s*=|^\[[A-Za-z]", "a ] before this line, at the end of the list"),
     (r"Expected '\]", "", _SECTION),
     ("Expected newline", r"^\[", _SECTION),
@@ -30,7 +41,7 @@ _SLIPS = (  # patterns of tomllib's reason, and of the line with its texts repla
     ("Expected newline", r",\s*$", "no comma at the end of the line"),
     ("", r"\d{4}-\d", _TIME),
     ("", r"(?<![\w.])\.\d|\d\.(?!\d)", "digits on both sides of the point of a number: 0.5, 1.0"),
-    ("", r"^[^\[]*\d,\d", "a point in a number, not a comma: 0.5; and 10000 without one"),
+    ("", r"^[^\[]*\d,\d", _POINT),
     ("", r"(?i)\b(true|false|yes|no|on|off)\b", "true or false, in small letters"),
     ("", r"=\s*(\(|[^\[]*,)", "a list in square brackets: [1, 2]"),
     ("", r"[=\[,]\s*[-+]?\d", "a plain number, without unit, zeros before it or sum: 10000, 0.05, 1e-3"),
@@ -49,14 +60,32 @@ def parse(text: str, what: str) -> dict[str, Any]:
 
 def _explain(text: str, error: str) -> str:
     """Return the rest of the message for tomllib's error: the line, and in a second one what is expected."""
-    at = _AT.fullmatch(error)
-    lines = text.split("\n")
-    if at is None or int(at["line"]) > len(lines):
+    at, lines = _AT.fullmatch(error), text.split("\n")
+    reason = at["reason"] if at else error.removesuffix(_AT_END)
+    number = int(at["line"]) if at else _opened(lines)
+    if number > len(lines) or not (at or error.endswith(_AT_END)):
         return f": {error}"
-    whole = lines[int(at["line"]) - 1]
-    line = whole.strip()
-    bare = _TEXT.sub("{}", line).partition("#")[0]
-    told = at["reason"] if whole[: int(at["column"]) - 1].strip() else _BEGINS + at["reason"]
-    hints = [hint for reason, slip, hint in _SLIPS if re.search(reason, told) and re.search(slip, bare)]
+    whole = lines[number - 1]
+    line, bare = whole.strip(), _bare(whole)
+    told = _BEGINS + reason if at and not whole[: int(at["column"]) - 1].strip() else reason
+    hints = [hint for pattern, slip, hint in _SLIPS if re.search(pattern, told) and re.search(slip, bare)]
     shown = line[:_SHOWN] + ("…" if len(line) > _SHOWN else "")
-    return f", line {at['line']}: {shown}\n{f'Expected {hints[0]}' if hints else at['reason']}."
+    return f", line {number}: {shown}\n{f'Expected {hints[0]}' if hints else reason}."
+
+
+def _bare(line: str) -> str:
+    """Return a line without its comment and the spaces around it, and its complete texts replaced."""
+    return _TEXT.sub(_PUT_FOR_TEXT, line.strip()).partition("#")[0].rstrip()
+
+
+def _opened(lines: Sequence[str]) -> int:
+    """Return the number, from 1, of the line with the last bracket that is not closed, else of the last line with a text."""
+    opened, last = [], 1
+    for number, line in enumerate(map(_bare, lines), 1):
+        last = number if line else last
+        for letter in line:
+            if letter in "[{":
+                opened.append(number)
+            elif letter in "]}" and opened:
+                opened.pop()
+    return opened[-1] if opened else last

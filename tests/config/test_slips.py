@@ -13,6 +13,8 @@ TEXT = 'a text in quotes: "text"'
 SINGLE = r"a text with backslashes in single quotes, 'C:\radar', or with slashes in their place"
 KEY = "a key without spaces, = and a value: steps = 100"
 TIME = "a date, or a date and a time with seconds: 2020-06-01, 2020-06-01T12:00:00Z"
+LIST = "a list in square brackets, with commas between its values: [1, 2]"
+TABLE, ONCE = "a table in braces on one line, with commas between its keys: {a = 1, b = 2}", "each key and each section once"
 SLIPS = {
     "learning_rate = .001": POINT,
     "learning_rate = 1.": POINT,
@@ -36,17 +38,39 @@ SLIPS = {
     "steps\u00a0= 100": "plain spaces, where this line has one that does not break",
     "test = [2020-06-01T00:00]": TIME,
     "betas = (0.9, 0.99)": "a list in square brackets: [1, 2]",
-    "betas = [0.9 0.99]": "a list in square brackets, with commas between its values: [1, 2]",
+    "betas = [0.9 0.99]": LIST,
     "betas = 0.9, 0.99": "a list in square brackets: [1, 2]",
     'records = "a.nc", "b.nc"': "a list in square brackets: [1, 2]",
     "steps = 100,": "no comma at the end of the line",
     'optimizer = "adamw",': "no comma at the end of the line",
     "steps = 007": NUMBER,
     "[training": "a section in square brackets: [training]",
-    "seed = 1": "each key and each section once",
-    "[data]": "each key and each section once",
+    "seed = 1": ONCE,
+    "[data]": ONCE,
     "[training]]": "a section in square brackets: [training]",
     "[[training]": "a section in square brackets: [training]",
+    "splits = {training = 0.8": TABLE,
+    "splits = {training = 1e-3": TABLE,
+    "splits = {training = 0.8,": TABLE,
+    "splits = {training = 0.8, }": TABLE,
+    "splits = {training = 0.8]": TABLE,
+    "splits = {training = 0.8}}": TABLE,
+    "splits = {training = 0.8 validation = 0.2}": TABLE,
+    'transform = {name = "log" units = "mm/h"}': TABLE,
+    "splits = {": TABLE,
+    "splits = {training = 0.8, training = 0.2}": ONCE,
+    "splits = {training = 0,8}": "a point in a number, not a comma: 0.5; and 10000 without one",
+    "splits = {every = 5min}": NUMBER,
+    "splits = {steps = 10 000}": NUMBER,
+    "splits = {test = 2020-6-1}": TIME,
+    "betas = {a = [1, 2}": LIST,
+}
+AT_THE_END = {  # of a file without another line, where tomllib names none
+    "splits = {training = 0.8": (1, TABLE),
+    "[data]\nsplits = {": (2, TABLE),
+    'a = 1\nrecords = [\n  "a.nc", # [\n  "b.nc"\n\n# end\n': (2, LIST),
+    'a = [1]\nsplits = {training = [["2020-01-01", "2020-02-01"]\n': (2, LIST),
+    'a = """text\nof lines\n': (2, "three quotes at both ends of a text of several lines"),
 }
 IN_LISTS = {  # two lines of which the second is told
     "betas = [0.9, 0.99\nsteps = 100": "a ] before this line, at the end of the list",
@@ -55,7 +79,7 @@ IN_LISTS = {  # two lines of which the second is told
     "betas = [0.9,\n  .99]": POINT,
     'records = ["a.nc",\n  b.nc]': TEXT,
     'records = ["a.nc",\n  /b.nc]': TEXT,
-    "betas = [0.9\n  0.99]": "a list in square brackets, with commas between its values: [1, 2]",
+    "betas = [0.9\n  0.99]": LIST,
 }
 
 
@@ -65,6 +89,16 @@ def test_a_slip_is_told_with_its_line_and_what_is_right(tmp_path, line):
     with pytest.raises(UsageError) as caught:
         config.read(tmp_path / "a.toml")
     assert str(caught.value) == f"{tmp_path / 'a.toml'} is not valid TOML, line 3: {line} # why\nExpected {SLIPS[line]}."
+
+
+@pytest.mark.parametrize("text", AT_THE_END)
+def test_a_slip_that_shows_at_the_end_is_told_with_the_line_of_the_bracket(tmp_path, text):
+    (tmp_path / "a.toml").write_text(text, encoding="utf-8")
+    number, expected = AT_THE_END[text]
+    with pytest.raises(UsageError) as caught:
+        config.read(tmp_path / "a.toml")
+    told = f"line {number}: {text.splitlines()[number - 1].strip()}\nExpected {expected}."
+    assert str(caught.value) == f"{tmp_path / 'a.toml'} is not valid TOML, {told}"
 
 
 @pytest.mark.parametrize("lines", IN_LISTS)
