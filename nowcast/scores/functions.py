@@ -57,6 +57,8 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
             raise UsageError(f"{name} takes no threshold: it is a score of all values")
         forecast, chosen = _chosen(name, score.kind, forecast, threshold)
         (thresholds, is_single), (scales, is_single_scale) = _listed(chosen), _listed(scale_km)
+        if min(scales) <= 0:
+            raise UsageError(f"scale_km = {scale_km!r}: write the side of the windows of fss, such as 10, or several")
         cases, spacing, quantity = _paired(name, score.kind, forecast, observed, thresholds)
         if not quantity.is_rain:
             _check_quantity(name, score, threshold)
@@ -95,7 +97,8 @@ def _listed(value: Any) -> tuple[tuple[float, ...], bool]:
 def numbers(value: Any) -> tuple[float, ...]:
     """Return one or several numbers as a tuple. Raises UsageError (exit 2) for other values."""
     try:
-        values = np.atleast_1d(value).astype(float)
+        given = np.atleast_1d(value)
+        values = np.full(1, np.nan) if given.dtype.kind == "b" else given.astype(float)
     except (TypeError, ValueError):
         values = np.full(1, np.nan)
     if values.ndim > 1 or not values.size or np.isnan(values).any():
@@ -167,8 +170,15 @@ def _probabilities(forecast: np.ndarray) -> np.ndarray:
 def as_numpy(array: Any, name: str) -> np.ndarray:
     """Convert an array, masked array (masked: NaN), list or torch tensor on any device to a NumPy array of any shape.
 
-    Raises UsageError (exit 2) for lists of different lengths.
+    Raises UsageError (exit 2) for lists of different lengths, and for arrays of xarray, whose units and times would be lost.
     """
+    if hasattr(array, "dims") or (isinstance(array, list | tuple) and any(hasattr(each, "dims") for each in array)):
+        what = f"a {type(array).__name__}" + (
+            " of arrays of xarray" if isinstance(array, list | tuple) else " without coordinates"
+        )
+        raise UsageError(
+            f'{name} is {what}.\nExpected one DataArray, such as arrays[0] or xr.concat(arrays, "time"), or NumPy.'
+        )
     if isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "fiu":
         return array.astype(np.promote_types(array.dtype, np.float32)).filled(np.nan)
     if hasattr(array, "detach"):

@@ -64,6 +64,9 @@ def paired(
     """
     if isinstance(forecast, xr.Dataset) or isinstance(observed, xr.Dataset):
         raise UsageError('the scores take DataArrays: give a variable of the Dataset, such as dataset["rainfall_rate"]')
+    if not (isinstance(forecast, xr.DataArray) and isinstance(observed, xr.DataArray)):
+        kinds = " and ".join(type(each).__name__ for each in (forecast, observed))
+        raise UsageError(f"the forecast and the observation are {kinds}.\nExpected two DataArrays, with units and times.")
     if forecast.ndim not in (3, 4) or observed.ndim != 3:
         raise UsageError(
             f"the forecast has the dimensions {forecast.dims} and the observation {observed.dims}.\n"

@@ -181,9 +181,20 @@ def test_one_data_array_and_one_numpy_array_are_refused():
             scores.mae(*pair)
 
 
+def test_arrays_that_would_lose_their_units_are_refused():
+    observed = labelled(rain(frames=3), units="dBZ")
+    with pytest.raises(UsageError, match=r"^the forecast is a list of arrays of xarray\.\nExpected one DataArray, such as"):
+        scores.mae(list(observed), list(observed))
+    with pytest.raises(UsageError, match=r"^the forecast and the observation are Variable and DataArray\.\nExpected two"):
+        scores.mae(observed.variable, observed)
+
+
 def test_numbers_that_are_none_are_refused():
     observed = rain(frames=3)
-    for threshold in ([[1, 5]], np.nan, [1, None], []):
+    for scale in (0, -5, [10, 0]):
+        with pytest.raises(UsageError, match=r"^scale_km = .*: write the side of the windows of fss"):
+            scores.fss(observed, observed, scale_km=scale, spacing_km=1)
+    for threshold in ([[1, 5]], np.nan, [1, None], [], True):
         with pytest.raises(UsageError, match="is not a number: write a number or a list of numbers"):
             scores.csi(observed, observed, threshold)
     for spacing in (-1, 0, [1, 2, 3], np.nan):
