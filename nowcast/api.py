@@ -18,7 +18,7 @@ from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.rain.data_arrays import in_utc
 from nowcast.prediction.arrays import Array, Asked, forecast_array
-from nowcast.prediction.given import as_path, as_paths, as_thresholds, as_time, listed, observed
+from nowcast.prediction.given import as_path, as_paths, as_thresholds, as_time, as_variable, listed, observed
 
 if TYPE_CHECKING:
     from nowcast.evaluation.result import Evaluation
@@ -93,7 +93,7 @@ class Net:
         """
         if not self.thresholds:
             raise UsageError(f"{self.name} gives no probabilities.\nUse extrapolation, or a network that was trained for them.")
-        rates = self.thresholds if thresholds is None else as_thresholds(thresholds)
+        rates = as_thresholds(thresholds) or self.thresholds
         return forecast_array(self.forecaster, in_utc(rain), Asked(self._leads(leads), rates), units=units, time_step=time_step)
 
     def members(
@@ -157,7 +157,7 @@ class Run:
         """Return the events of metrics.jsonl: losses and scores, by step."""
         from nowcast.training.run_folder import METRICS, read_events
 
-        return read_events(self.folder / METRICS)
+        return read_events(Path(self.folder) / METRICS)
 
 
 @contextmanager
@@ -276,7 +276,7 @@ def evaluate(
 
     forecasters: one or several that `load` returned, runs, or names that `load` or `nowcast evaluate` takes
     observations: records, or one or several DataArrays (time, y, x)
-    start, end: first and last reference time (UTC), the last a time or, as text, a whole day; every: minutes between them
+    start, end: first and last reference time (UTC), the last a time, text or a date (a whole day); every: minutes between them
     leads: number of lead times; members, seed: number of ensemble members that are scored, and seed of their random numbers
     thresholds: one or several, mm/h
 
@@ -289,7 +289,7 @@ def evaluate(
     selection = Selection((), _time(start, "start"), _time(end, "end", whole_day=True), every)
     asked = Asked(1 if leads is None else leads, members=members or 0, seed=seed)
     drawn = {"leads": leads, "members": asked.members or None, "seed": asked.seed}
-    reading = {"thresholds": None if thresholds is None else as_thresholds(thresholds), "variable": variable, "device": device}
+    reading = {"thresholds": as_thresholds(thresholds), "variable": as_variable(variable), "device": device}
     with observed(observations) as paths:
         return Scores.of(evaluate_forecasters(given, paths, selection, examples=True, **drawn, **reading))
 
@@ -298,7 +298,7 @@ def _time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64 | 
     """Return a time in UTC; None for None. Text is parsed as on the command line; whole_day: as for --end."""
     from nowcast.commands.arguments import parse_time
 
-    return parse_time(given, name, whole_day=whole_day) if given is None or isinstance(given, str) else as_time(given, name)
+    return (parse_time if given is None or isinstance(given, str) else as_time)(given, name, whole_day=whole_day)
 
 
 def _forecaster(given: Any) -> "str | Forecaster":
@@ -326,4 +326,5 @@ def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 2
     from nowcast.netcdf.opening import open_records as open_all
     from nowcast.netcdf.rain.data_arrays import as_data_array
 
-    return [as_data_array(record) for record in open_all(as_paths(records, "records"), variable=variable, zr_a=zr_a, zr_b=zr_b)]
+    opened = open_all(as_paths(records, "records"), variable=as_variable(variable), zr_a=zr_a, zr_b=zr_b)
+    return [as_data_array(record) for record in opened]

@@ -1,6 +1,7 @@
 """Arguments of nowcast in Python: of any kind that has one sense, else refused with a line that says what would be right."""
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,45 @@ def test_times_of_every_kind_are_taken_in_utc(kind):
     assert as_time(SAME_TIME[kind], "start") == np.datetime64("2020-06-01T00:45:00", "s")
 
 
+def test_a_date_as_the_end_is_a_whole_day(file):
+    """As it is as text; midnight would leave out the day."""
+    by_text, by_date = (
+        nowcast.evaluate("persistence", file, start=start, end=end, thresholds=1, device="cpu")
+        for start, end in (("2020-06-01", "2020-06-01"), (date(2020, 6, 1), date(2020, 6, 1)))
+    )
+    np.testing.assert_array_equal(by_date.csi, by_text.csi)
+    assert as_time(date(2020, 6, 1), "start") == np.datetime64("2020-06-01T00:00:00", "s")
+    assert as_time(datetime(2020, 6, 1), "end", whole_day=True) == np.datetime64("2020-06-01T00:00:00", "s")
+
+
+NO_RAIN = {  # in place of an array of rain
+    "a path": (lambda a, f: f, r"rain is of the type PosixPath, and no array\.\nTo open a file: nowcast\.open_records"),
+    "text": (lambda a, f: "radar.nc", "rain is of the type str, and no array"),
+    "nothing": (lambda a, f: None, "rain is of the type NoneType, and no array"),
+    "records": (lambda a, f: nowcast.open_records(f), r"rain is a list of arrays of xarray\.\nExpected one DataArray"),
+    "a list of dBZ": (lambda a, f: list(a.assign_attrs(units="dBZ")), r"rain is a list of arrays of xarray\."),
+    "a Variable in dBZ": (lambda a, f: a.assign_attrs(units="dBZ").variable, "rain is a Variable without coordinates"),
+    "a comparison": (lambda a, f: a >= 1, "persistence takes numbers, and not an array of bool"),
+}
+
+
+@pytest.mark.parametrize("case", NO_RAIN)
+def test_what_is_no_array_of_rain_is_refused(array, file, case):
+    """Lists of DataArrays and comparisons were forecast as mm/h, whatever their units."""
+    given, says = NO_RAIN[case]
+    with pytest.raises(UsageError, match=says):
+        nowcast.load("persistence").forecast(given(array, file))
+
+
+def test_a_variable_may_be_one_of_several_and_is_text(file, array):
+    (one,) = nowcast.open_records(file, variable=["absent", array.name])
+    assert one.equals(nowcast.open_records(file, variable=array.name)[0])
+    for call in (nowcast.open_records, partial(nowcast.evaluate, "persistence")):
+        for wrong in (3, [3], []):
+            with pytest.raises(UsageError, match=r"^variable = .*: write the name of a variable, such as"):
+                call(file, variable=wrong)
+
+
 @pytest.mark.parametrize("wrong", [5, np.int64(5), pd.NaT, np.datetime64("NaT", "s"), {}, [datetime(2020, 6, 1)]], ids=repr)
 def test_what_is_no_time_is_refused(file, wrong):
     with pytest.raises(UsageError, match=r"^end = .*: not a time; write it as 2016-09-28T15:00 \(UTC\), or as a datetime$"):
@@ -112,7 +152,13 @@ def test_what_is_no_path_is_refused(array, case):
     assert str(told.value).count("\n") == 1
 
 
-def test_other_wrong_arguments_are_refused(file):
+def test_other_wrong_arguments_are_refused(file, array):
+    with pytest.raises(UsageError, match=r"^observations: got a DataArray of bool\.\nExpected rain: give thresholds"):
+        nowcast.evaluate("persistence", array >= 1, device="cpu")
+    with pytest.raises(UsageError, match=r"^True is not a number"):
+        nowcast.evaluate("persistence", array, thresholds=True, device="cpu")
+    with pytest.raises(UsageError, match=r"^units = 5: write them as text"):
+        nowcast.load("persistence").forecast(array.values, units=5)
     with pytest.raises(UsageError, match=r"^every '5': write minutes between reference times"):
         nowcast.evaluate("persistence", file, every="5", device="cpu")
     with pytest.raises(UsageError, match=r"^device None: there is no such device here"):

@@ -4,6 +4,7 @@ A DataArray is read like a file with the same content (netcdf/rain/data_arrays.p
 coordinates. A NumPy array is rain rate in mm/h, NaN missing, row 0 northernmost, unless its units are given.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +100,10 @@ def forecast_array(
 
 def _checked(rain: Any, name: str) -> np.ndarray:
     """Return an array of numbers (time, y, x) or (case, time, y, x). Raises UsageError (exit 2) for anything else."""
+    if rain is None or isinstance(rain, str | os.PathLike | Mapping):
+        raise UsageError(
+            f"rain is of the type {type(rain).__name__}, and no array.\nTo open a file: nowcast.open_records(path)[0]."
+        )
     past = as_numpy(rain, "rain")
     if past.dtype.kind not in "fiu":
         raise UsageError(f"{name} takes numbers, and not an array of {past.dtype}")
@@ -151,10 +156,12 @@ def _usable(past: np.ndarray, number: int, forecaster: Forecaster) -> np.ndarray
 def _labelled(case: np.ndarray, units: str | None, minutes: float | None, forecaster: Forecaster) -> xr.DataArray:
     """Return a NumPy array (time, y, x) as a DataArray with units and times.
 
-    Raises UsageError (exit 2) for minutes that are not a number above 0, and for amounts without minutes.
+    Raises UsageError (exit 2) for minutes that are not a number above 0, units that are no text, and amounts without minutes.
     """
     if minutes is not None and not (_is_number(minutes, int, float, np.number) and 0 < minutes < MOST_MINUTES):
         raise UsageError(f"time_step = {minutes!r}: write the minutes between two frames, such as 5")
+    if not isinstance(units, str | None):
+        raise UsageError(f'units = {units!r}: write them as text, such as "mm h-1" or "dBZ"')
     if minutes is None and units is not None and (meant := meaning(units)) and meant.kind == "amount":
         raise UsageError(f'units = "{units}" is an amount, of an unknown interval: give time_step, in minutes, such as 5')
     seconds = (forecaster.time_steps or (DEFAULT_STEP,))[0] if minutes is None else round(float(minutes) * 60)
@@ -165,6 +172,8 @@ def _labelled(case: np.ndarray, units: str | None, minutes: float | None, foreca
 def _forecast_labelled(
     forecaster: Forecaster, rain: xr.DataArray | xr.Dataset, asked: Asked, reading: Mapping[str, Any]
 ) -> xr.DataArray:
+    if isinstance(rain, xr.DataArray) and rain.dtype.kind == "b":  # whose units xarray keeps in comparisons, as rain >= 1
+        raise UsageError(f"{forecaster.name} takes numbers, and not an array of {rain.dtype}")
     if isinstance(rain, xr.DataArray) and not _begins_with_cases(rain):
         single = [dim for dim in rain.dims if rain.sizes[dim] == 1]  # such as a height
         rain = rain.squeeze(single[0]) if single else rain

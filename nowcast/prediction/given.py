@@ -39,6 +39,14 @@ def as_paths(given: Any, name: str, *, expected: str = RECORDS) -> list[str]:
     return paths
 
 
+def as_variable(given: Any) -> str | None:
+    """Return the name of a variable, or several names as one text with commas. Raises UsageError (exit 2) for other types."""
+    names = list(listed(given, str))
+    if given is not None and not (names and all(isinstance(name, str) for name in names)):
+        raise UsageError(f'variable = {given!r}: write the name of a variable, such as "rainfall_rate"')
+    return None if given is None else ",".join(names)
+
+
 @contextmanager
 def observed(given: Any) -> Iterator[list[str]]:
     """Yield the paths of observations; arrays are written to files that exist within the block only.
@@ -47,24 +55,38 @@ def observed(given: Any) -> Iterator[list[str]]:
     """
     with ExitStack() as stack:
         paths = [
-            stack.enter_context(stored(each)) if isinstance(each, LABELLED) else each for each in listed(given, str | LABELLED)
+            stack.enter_context(stored(_of_numbers(each))) if isinstance(each, LABELLED) else each
+            for each in listed(given, str | LABELLED)
         ]
         yield as_paths(paths, "observations", expected=f"a DataArray (time, y, x), or {RECORDS}")
 
 
-def as_time(given: Any, name: str) -> np.datetime64:
-    """Return a time in UTC, to the second; without a time zone as UTC. Raises UsageError (exit 2) for other types."""
+def _of_numbers(array: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
+    """Return an array of observations. Raises UsageError (exit 2) for a DataArray of bool, as rain >= 1, with units of rain."""
+    if isinstance(array, xr.DataArray) and array.dtype.kind == "b":
+        raise UsageError("observations: got a DataArray of bool.\nExpected rain: give thresholds, such as 1, to score events.")
+    return array
+
+
+def as_time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64:
+    """Return a time in UTC, to the second; without a time zone as UTC. Raises UsageError (exit 2) for other types.
+
+    whole_day: whether a date without a time means the last second of the day
+    """
     time = given.values[()] if isinstance(given, xr.DataArray) else given[()] if isinstance(given, np.ndarray) else given
     if isinstance(time, datetime) and time == time and time.tzinfo:
         time = time.astimezone(UTC).replace(tzinfo=None)
     if not isinstance(time, date | np.datetime64) or time != time:  # NaT differs from itself
         shown = " ".join(repr(given).split())[:80]
         raise UsageError(f"{name} = {shown}: not a time; write it as 2016-09-28T15:00 (UTC), or as a datetime")
-    return np.datetime64(time, "s")
+    is_date = isinstance(time, date) and not isinstance(time, datetime)
+    return np.datetime64(time, "s") + np.timedelta64(86399 if whole_day and is_date else 0, "s")
 
 
-def as_thresholds(given: Any) -> tuple[float, ...]:
-    """Return one or several thresholds (mm/h) as a tuple. Raises UsageError (exit 2) for anything else."""
+def as_thresholds(given: Any) -> tuple[float, ...] | None:
+    """Return one or several thresholds (mm/h) as a tuple; None for None. Raises UsageError (exit 2) for anything else."""
+    if given is None:
+        return None
     levels = numbers(given)
     if not are_thresholds(levels):
         raise UsageError(f"thresholds = {given!r}: write ascending numbers above 0, in mm/h, such as [0.5, 1, 5]")
