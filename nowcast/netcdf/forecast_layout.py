@@ -15,7 +15,7 @@ from nowcast.netcdf.attributes import is_numeric, text
 from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.totals import says_total
-from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, to_rain_rate
+from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, meaning, to_rain_rate
 from nowcast.netcdf.rain.variable import Field, find_field, named
 from nowcast.netcdf.reading import warn_of_contradiction
 from nowcast.netcdf.record import most_frequent_step
@@ -91,7 +91,7 @@ def read_layout(
     _check_percentiles(dataset, field, where)
     thresholds, threshold_dim = _thresholds(dataset, field, where) if _is_probability(dataset, field.variable) else ((), None)
     if thresholds:  # values below 0 and above 1 are refused when they are read
-        field = replace(field, units=field.units or "1", packing=_of_probabilities(field.packing))
+        field = replace(field, units=_units_of_probabilities(field, where), packing=_of_probabilities(field.packing))
     else:
         field = field.with_units(units, Path(where))
         field = replace(field, packing=_of_forecast(field.packing, dataset.variables[field.variable].dtype.kind))
@@ -136,6 +136,16 @@ def _of_forecast(packing: Packing, kind: str) -> Packing:
     if kind != "f" or packing.scale_factor != 1 or packing.add_offset != 0:
         return packing
     return replace(packing, least=LEAST_FORECAST, missing=(*packing.missing, SENTINEL))
+
+
+def _units_of_probabilities(field: Field, where: str) -> str:
+    """Return the units of probabilities; "1" without any. Raises DataError (exit 3) for those of rain or anything else."""
+    if field.units and ((meant := meaning(field.units)) is None or meant.kind != "dimensionless"):
+        raise DataError(
+            f'{where}: {field.variable} has the units "{field.units}", which are not those of probabilities.\n'
+            'Expected "1" for values from 0 to 1, or "%".'
+        )
+    return field.units or "1"
 
 
 def _of_probabilities(packing: Packing) -> Packing:

@@ -123,6 +123,17 @@ def test_any_number_of_cases_leads_thresholds_and_cells_comes_back(
             np.testing.assert_allclose(np.stack(given_), chances, rtol=0, atol=HALF_A_COUNT)
 
 
+@pytest.mark.parametrize("units", ["mm h-1", "m s-1", "dBZ", "K"])
+def test_probabilities_in_units_of_rain_are_refused(tmp_path, record, units):
+    """Those in "m s-1" were multiplied by 3,600,000."""
+    write(tmp_path / "f.nc", record)
+    with netCDF4.Dataset(tmp_path / "f.nc", "a") as file:
+        file[PROBABILITY].units = units
+    says = rf'f\.nc: {PROBABILITY} has the units "{units}", which are not those of probabilities\.\nExpected "1" for values'
+    with pytest.raises(DataError, match=says):
+        read_forecast(tmp_path / "f.nc", variable=PROBABILITY)
+
+
 def test_none_and_certain_are_exact(tmp_path, record):
     chances = np.tile(np.float32([0, 1, np.nan, 1]), (3, 1, 20, 6))
     case = (START, np.zeros((3, 20, 24), np.float32), chances)
