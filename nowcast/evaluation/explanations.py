@@ -47,8 +47,11 @@ def _span(times: np.ndarray) -> str:
     return f"{times[0]}Z" if len(times) == 1 else f"{times[0]}Z to {times[-1]}Z"
 
 
-def explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | None = None) -> str:
-    """Return a message about why there is nothing to score, from the windows of all records or the cases that were read."""
+def explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | None = None, *, has_files: bool = True) -> str:
+    """Return a message about why there is nothing to score, from the windows of all records or the cases that were read.
+
+    has_files: whether forecast files are among the forecasters
+    """
     account = sum((windows.account for windows in all_windows[1:]), all_windows[0].account)
     first = all_windows[0]
     frames = f"{first.input_frames} past and {first.lead_frames} future frames {first.time_step / MINUTE:g} min apart"
@@ -56,7 +59,7 @@ def explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | Non
         lines, enough = "; ".join(line.strip() for line in account.lines()), first.input_frames + 1
         return f"no complete case of {frames} to score.\n{lines}. {enough} frames in a row are enough for a case."
     if not any(len(windows) for windows in all_windows):
-        asked = "in the range of times asked for and has a forecast in every forecast file"
+        asked = "in the range of times asked for" + " and has a forecast in every forecast file" * has_files
         number = account.num_windows
         subject = (
             f"none of the {number:,} complete cases of {frames} is"
