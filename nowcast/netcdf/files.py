@@ -23,50 +23,13 @@ from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store, named
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.attributes import attributes
 from nowcast.netcdf.classic_header import check_whole
+from nowcast.runtime.log_lines import is_first
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".nc", ".nc4", ".nc3", ".netcdf", ".cdf")
 _MOST_SNIFFED = 1000  # files whose format is found from their content, for a message
 _ORIGINALS = FORMATS.keys() - {"image", "netcdf", "zarr", "bom"}  # pictures may be of anything
 _NUM_OPEN = 16  # files kept open
-_WARNED: set[tuple[Path, str]] = set()  # folder and topic of each warning that has been logged
-_ORIGINALS_OF: dict[Path, Path | str] = {}  # temporary copies that are open, and what warnings name in their place
-
-
-def is_first(file: Path, what: str) -> bool:
-    """Return whether this is the first call for this folder and the topic `what`, so that a warning is logged once.
-
-    Files of an archive are usually alike, so one warning per folder is enough; each array in memory has a folder of its own.
-    """
-    original = _ORIGINALS_OF.get(file)
-    folder = (original if isinstance(original, Path) else file).parent
-    is_new = (folder, what) not in _WARNED
-    _WARNED.add((folder, what))
-    return is_new
-
-
-@contextlib.contextmanager
-def standing_for(copy: Path, original: Path | str) -> Iterator[None]:
-    """Context manager within which warnings about a temporary copy name the original, a file or the words for an array.
-
-    Originals in one folder are warned of once.
-    """
-    _ORIGINALS_OF[copy] = original
-    try:
-        yield
-    finally:
-        del _ORIGINALS_OF[copy]
-
-
-def named_file(file: str | Path) -> str | Path:
-    """Return what a warning about a file names: the file, or the original of a temporary copy."""
-    return _ORIGINALS_OF.get(Path(file), file)
-
-
-def warn_once(path: Path, text: str) -> None:
-    """Log a warning for the first such file of a folder."""
-    if is_first(path, text):
-        log.warning("%s: %s", named_file(path), text)
 
 
 def expand(argument: str | Path) -> list[Path]:

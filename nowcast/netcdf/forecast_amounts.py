@@ -9,12 +9,13 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, warn_once
+from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.forecast_layout import ForecastLayout
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import SAMPLE, refine, row_step, sampled
 from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times
+from nowcast.runtime.log_lines import warn_once
 
 _ZERO = np.timedelta64(0, "s")
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_numeric, text
-from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.totals import says_total
 from nowcast.netcdf.rain.units import RAIN_NAMES, Conversion, meaning, to_rain_rate
@@ -22,6 +21,7 @@ from nowcast.netcdf.record import most_frequent_step
 from nowcast.netcdf.times.forecast import Times, read_forecast_times
 from nowcast.netcdf.times.intervals import at_ends, covers_all_since, stated_interval
 from nowcast.quantity import RAIN_RATE, Quantity
+from nowcast.runtime.log_lines import warn_once
 
 _MEMBERS = {"ens_number", "realization", "realisation", "member", "members", "mem", "number", "ensemble"}
 _MEMBERS |= {"ensemble_member", "ens", "ensemble_size", "ens_mem", "perturbationnumber", "perturbation"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import TRAINING_PERIODS, maker, text
-from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors, unreadable
+from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
 from nowcast.netcdf.forecast_amounts import of_steps, with_intervals, with_undeclared
 from nowcast.netcdf.forecast_layout import ForecastLayout, own_members, read_layout
 from nowcast.netcdf.places.comparison import difference
@@ -26,6 +26,7 @@ from nowcast.netcdf.record import keep_chunks, most_frequent_step
 from nowcast.netcdf.times.cases import order_cases
 from nowcast.netcdf.times.forecast import Times
 from nowcast.quantity import Quantity
+from nowcast.runtime.log_lines import is_first
 
 log = logging.getLogger(__name__)
 _ABOVE_ONE = 1.001  # largest probability that a rounding error explains

@@ -16,7 +16,7 @@ import numpy as np
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import made_by_nowcast, text
 from nowcast.netcdf.damage import without_empty_copies
-from nowcast.netcdf.files import OPEN_FILES, expand, is_first, library_errors
+from nowcast.netcdf.files import OPEN_FILES, expand, library_errors
 from nowcast.netcdf.places.comparison import is_same_series
 from nowcast.netcdf.places.grid import Grid, carried, read_grid, warn_of_cells
 from nowcast.netcdf.rain.statements import Doubt
@@ -29,6 +29,7 @@ from nowcast.netcdf.times.intervals import STARTS, Interval, at_ends, doubtful_i
 from nowcast.netcdf.times.raster import check_distinct, nominal_times
 from nowcast.netcdf.times.values import read_times, read_valid_times
 from nowcast.netcdf.times.variables import TimeNames, find_times
+from nowcast.runtime.log_lines import is_first
 from nowcast.runtime.progress import track
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]

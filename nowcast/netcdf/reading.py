@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, is_first, named_file, warn_once
+from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.dryness import DOUBT, SAMPLE, refine, row_step, sampled
 from nowcast.netcdf.rain.packing import Packing
@@ -21,6 +21,7 @@ from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, REFLECTIVITY_NAM
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.record import FrameLayout
 from nowcast.netcdf.times.intervals import Interval
+from nowcast.runtime.log_lines import is_first, named_file, warn_once
 
 log = logging.getLogger(__name__)
 _EVEN_FRAMES = 4  # number of evenly spaced frames that determine the time step of a file, or that it has changed

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.netcdf.files import OPEN_FILES, is_first, unreadable
+from nowcast.netcdf.files import OPEN_FILES, unreadable
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.units import Conversion
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.raster import absent_between, nearest, tolerance
 from nowcast.quantity import Quantity
+from nowcast.runtime.log_lines import is_first
 
 log = logging.getLogger(__name__)
 SEQUENCE = "sequence"  # dimension of independent events of equal length, the only one besides time that frames may have

@@ -18,8 +18,8 @@ from nowcast.dataset.windows import find_references, is_enough
 from nowcast.errors import DataError, NotEnoughFrames, UsageError, counted
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.record import Record
+from nowcast.runtime.log_lines import warn_once
 
 log = logging.getLogger(__name__)
 NAMED_TIMES = 4  # most times listed in a message

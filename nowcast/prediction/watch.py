@@ -19,11 +19,12 @@ import numpy as np
 
 from nowcast.errors import DataError, NotEnoughFrames, OutputError, UsageError
 from nowcast.forecasters.forecaster import Forecaster
-from nowcast.netcdf.files import OPEN_FILES, is_first, netcdf_files
+from nowcast.netcdf.files import OPEN_FILES, netcdf_files
 from nowcast.netcdf.opening import FileSummary, open_records
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.pipeline import file_name, predict_one
 from nowcast.prediction.series_names import Named, SeriesNames, forecasts_in
+from nowcast.runtime.log_lines import is_first
 from nowcast.runtime.outputs import making_folder, remove_stale
 from nowcast.runtime.signals import StopRequest
 

@@ -1,9 +1,15 @@
-"""Log lines on a terminal where a progress bar may be."""
+"""Log lines: on a terminal where a progress bar may be, and warnings about files that are logged once for a folder."""
 
 import contextlib
 import logging
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TextIO
+
+log = logging.getLogger(__name__)
+_WARNED: set[tuple[Path, str]] = set()  # folder and topic of each warning that has been logged
+_ORIGINALS_OF: dict[Path, Path | str] = {}  # temporary copies that are open, and what warnings name in their place
 
 
 class LogLines(logging.StreamHandler):
@@ -29,11 +35,47 @@ def _without_bars(stream) -> contextlib.AbstractContextManager:
     return tqdm.tqdm.external_write_mode(file=stream) if tqdm else contextlib.nullcontext()
 
 
-def set_up_log(log: logging.Logger, stream: TextIO, *, quiet: bool, verbose: bool, is_first: bool) -> None:
+def set_up_log(logger: logging.Logger, stream: TextIO, *, quiet: bool, verbose: bool, is_first: bool) -> None:
     """Let a logger write its lines to a stream: warnings only if quiet, all if verbose; of other processes errors only."""
     level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
     handler = LogLines(stream)
     handler.setFormatter(logging.Formatter("%(message)s"))
-    log.handlers[:] = [handler]
-    log.setLevel(level if is_first else logging.ERROR)
-    log.propagate = False
+    logger.handlers[:] = [handler]
+    logger.setLevel(level if is_first else logging.ERROR)
+    logger.propagate = False
+
+
+def is_first(file: Path, what: str) -> bool:
+    """Return whether this is the first call for this folder and the topic `what`, so that a warning is logged once.
+
+    Files of an archive are usually alike, so one warning per folder is enough; each array in memory has a folder of its own.
+    """
+    original = _ORIGINALS_OF.get(file)
+    folder = (original if isinstance(original, Path) else file).parent
+    is_new = (folder, what) not in _WARNED
+    _WARNED.add((folder, what))
+    return is_new
+
+
+@contextlib.contextmanager
+def standing_for(copy: Path, original: Path | str) -> Iterator[None]:
+    """Context manager within which warnings about a temporary copy name the original, a file or the words for an array.
+
+    Originals in one folder are warned of once.
+    """
+    _ORIGINALS_OF[copy] = original
+    try:
+        yield
+    finally:
+        del _ORIGINALS_OF[copy]
+
+
+def named_file(file: str | Path) -> str | Path:
+    """Return what a warning about a file names: the file, or the original of a temporary copy."""
+    return _ORIGINALS_OF.get(Path(file), file)
+
+
+def warn_once(path: Path, text: str) -> None:
+    """Log a warning for the first such file of a folder."""
+    if is_first(path, text):
+        log.warning("%s: %s", named_file(path), text)

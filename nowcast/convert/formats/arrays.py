@@ -17,7 +17,7 @@ import numpy as np
 from nowcast.convert.formats import records
 from nowcast.convert.original import ZARR, Options, Original
 from nowcast.errors import DataError
-from nowcast.netcdf.files import OPEN_FILES, standing_for, warn_once
+from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.places.axes import angle
 from nowcast.netcdf.places.grid import Grid, carried, read_grid
 from nowcast.netcdf.rain.candidates import rank
@@ -28,6 +28,7 @@ from nowcast.netcdf.rain.units import RAIN_NAMES, meaning
 from nowcast.netcdf.rain.variable import Field, find_field
 from nowcast.netcdf.record import FrameLayout, Record
 from nowcast.netcdf.writing.new_file import writing
+from nowcast.runtime.log_lines import standing_for, warn_once
 from nowcast.runtime.signals import held
 
 _AT_ONCE = 8  # frames in a temporary file

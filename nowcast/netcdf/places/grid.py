@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.netcdf.attributes import attributes, is_numeric
-from nowcast.netcdf.files import OPEN_FILES, library_errors, warn_once
+from nowcast.netcdf.files import OPEN_FILES, library_errors
 from nowcast.netcdf.places.axes import angle, declared_axis, listed, over_grid
 from nowcast.netcdf.places.coordinates import Coordinate, converted, in_degrees
 from nowcast.netcdf.places.degrees import read_degrees, sampled
@@ -21,6 +21,7 @@ from nowcast.netcdf.places.distance import KM_PER_DEGREE, distance_km, map_scale
 from nowcast.netcdf.places.edges import coordinate_of, find_corners, is_corners, middle_name, middles
 from nowcast.netcdf.places.mapping import find_mapping
 from nowcast.netcdf.rain.variable import Field
+from nowcast.runtime.log_lines import warn_once
 
 _ROUNDED = 0.01  # relative difference from which the spacing on the ground replaces that on the map
 _SMALLEST_KM, _LARGEST_KM, _LONGEST = 0.01, 500.0, 20.0  # km, and the ratio of two sides: no grid of rain has such cells

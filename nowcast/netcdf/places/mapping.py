@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.netcdf.attributes import text
-from nowcast.netcdf.files import is_first, named_file
+from nowcast.runtime.log_lines import is_first, named_file
 
 log = logging.getLogger(__name__)
 # of maps in degrees, and in neither degrees nor metres

@@ -18,11 +18,12 @@ from xarray.core import indexing
 
 from nowcast.errors import DataError, NowcastError
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.files import OPEN_FILES, is_first, standing_for
+from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.opening import FORECASTS, open_records
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
 from nowcast.netcdf.writing.new_file import writing
+from nowcast.runtime.log_lines import is_first, standing_for
 from nowcast.runtime.signals import held
 
 DIMS = ("time", "y", "x")

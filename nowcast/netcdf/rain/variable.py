@@ -13,7 +13,6 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import OWN_RAIN, attributes, is_numeric, made_by_nowcast, text
-from nowcast.netcdf.files import is_first, named_file
 from nowcast.netcdf.places.axes import angle, horizontal, is_list, is_polar
 from nowcast.netcdf.places.degrees import rows_and_columns
 from nowcast.netcdf.rain import units
@@ -21,6 +20,7 @@ from nowcast.netcdf.rain.candidates import declared_units, rank
 from nowcast.netcdf.rain.dryness import DOUBT, INCREDIBLE, is_doubtful, outages
 from nowcast.netcdf.rain.packing import HIGHEST, Packing, decode, read_packing, unused_scale
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
+from nowcast.runtime.log_lines import is_first, named_file
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
-from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.rain.packing import read_packing
 from nowcast.netcdf.rain.statements import Doubt, Statement, bare_numbers, fitting, statements, statements_beside, titles
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.epochs import decode_times
 from nowcast.netcdf.times.values import read_times, unpacked
 from nowcast.netcdf.times.variables import counts, find_times
+from nowcast.runtime.log_lines import warn_once
 
 _BOUNDS = ("time_bnds", "time_bounds")  # also where no attribute names them
 STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")

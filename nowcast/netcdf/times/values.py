@@ -15,12 +15,12 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import attributes, text
-from nowcast.netcdf.files import warn_once
 from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.packing import read_packing, stored_as
 from nowcast.netcdf.times.columns import find_columns, part_of, times_of
 from nowcast.netcdf.times.epochs import decode_times, read_moment, seconds_per
 from nowcast.netcdf.times.variables import TimeNames, counts, is_text
+from nowcast.runtime.log_lines import warn_once
 
 _DATE_NUMBERS = re.compile(r"days? as %Y%m%d\.%f", re.IGNORECASE)  # the absolute times of CDO: 20200601.25 is 6 o'clock
 _DAY = 86400  # s

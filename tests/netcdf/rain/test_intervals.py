@@ -8,11 +8,11 @@ from makers import command, write_record
 from makers.stored import edit, open_one, read_one, write
 
 from nowcast.errors import DataError
-from nowcast.netcdf import files
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.index import FileIndex
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.rain.statements import lengths
+from nowcast.runtime import log_lines
 
 AMOUNTS = (np.arange(60, dtype="f4") * 7 % 60 + 1).reshape(5, 3, 4)  # mm, every 5 minutes
 STATED = {  # seconds, attributes and, in place of rr, the name of the variable
@@ -143,7 +143,7 @@ def test_a_doubt_is_kept_in_the_index(tmp_path, monkeypatch, caplog):
         path = write(tmp_path / f"{number:02}.nc", AMOUNTS[:1], units="mm", times=[time], accumulation_period=12)
         os.utime(path, ns=(1, 1))
     for _ in range(2):
-        monkeypatch.setattr(files, "_WARNED", set())
+        monkeypatch.setattr(log_lines, "_WARNED", set())
         caplog.clear()
         open_records([tmp_path], index=index)
         assert "but accumulation_period = 12 has no unit" in caplog.text
