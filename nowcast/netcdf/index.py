@@ -25,6 +25,7 @@ from nowcast.netcdf.rain.statements import Doubt
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.intervals import Interval
 from nowcast.runtime.cache import cache_folder
+from nowcast.runtime.log_lines import was_warned
 from nowcast.runtime.outputs import replacing
 
 MANY = 20  # fewest files of a folder that is indexed; opening fewer is quick
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 class FileIndex:
     """A `netcdf.Index` of files opened as `variable` in `units`: a JSON file in the cache for each folder with MANY files.
 
-    A file is unchanged if its size, inode number and times of change (of content and of inode) are the same.
+    A file is unchanged if its size, inode number and times of change (of content and of inode) are the same. One whose opening
+    logs a warning that its folder has not had yet is opened, so that the same is logged as without an index.
     """
 
     def __init__(self, variable: str | None, units: str | None = None):
@@ -96,7 +98,10 @@ class _Folder:
                 return None
             if number not in self._decoded:
                 self._decoded[number] = _decode_shared(self.shared[number])
-            return replace(self._decoded[number], path=path, times=np.array(seconds, np.int64).astype("datetime64[s]"))
+            known = self._decoded[number]
+            if not all(was_warned(path, topic) for topic in known.topics):
+                return None
+            return replace(known, path=path, times=np.array(seconds, np.int64).astype("datetime64[s]"))
         except (OSError, ArithmeticError, LookupError, AttributeError, TypeError, ValueError, RecursionError):
             return None  # no such file, or JSON of another form
 
@@ -111,8 +116,9 @@ class _Folder:
         if text not in self._numbers:
             self._numbers[text] = len(self.shared)
             self.shared.append(text)
-        self.files[summary.path.name] = [state, self._numbers[text], summary.times.astype(np.int64).tolist()]
-        self.is_new = True
+        entry = [state, self._numbers[text], summary.times.astype(np.int64).tolist()]
+        self.is_new |= self.files.get(summary.path.name) != entry  # a file with a warning is opened though it is known
+        self.files[summary.path.name] = entry
 
     def keep(self, key: str | None, result: str) -> None:
         """Store the result of a sample; the oldest results are dropped."""
@@ -180,7 +186,7 @@ def _state(path: Path) -> list[int]:
 
 
 def _encode_shared(summary: FileSummary) -> str:
-    values = {name: getattr(summary, name) for name in ("institution", "sequence_length")}
+    values = {name: getattr(summary, name) for name in ("institution", "sequence_length", "topics")}
     values |= {name: (value := getattr(summary, name)) and list(value) for name in ("interval", "doubt")}
     return json.dumps(values | {"field": asdict(summary.field), "grid": vars(summary.grid)}, default=_encode_numbers)
 
@@ -197,7 +203,7 @@ def _decode_shared(text: str) -> FileSummary:
     series_key, no_times = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
     interval, doubt = values["interval"] and Interval(*values["interval"]), values["doubt"] and Doubt(*values["doubt"])
     known = {"path": Path(), "field": field, "grid": grid, "series_key": series_key, "times": no_times}
-    known |= {"interval": interval, "doubt": doubt}
+    known |= {"interval": interval, "doubt": doubt, "topics": tuple(values["topics"])}
     return FileSummary(**values | known)
 
 

@@ -29,7 +29,7 @@ from nowcast.netcdf.times.intervals import STARTS, Interval, at_ends, doubtful_i
 from nowcast.netcdf.times.raster import check_distinct, nominal_times
 from nowcast.netcdf.times.values import read_times, read_valid_times
 from nowcast.netcdf.times.variables import TimeNames, find_times
-from nowcast.runtime.log_lines import is_first
+from nowcast.runtime.log_lines import is_first, noted_topics
 from nowcast.runtime.progress import track
 
 __all__ = ["FileSummary", "Grid", "Index", "Record", "open_records"]
@@ -48,6 +48,7 @@ class FileSummary:
     doubt: what may state the interval of an accumulation, but not clearly
     series_key: grid and quantity; files with equal keys are one series
     is_own: whether it holds forecasts that nowcast made
+    topics: of the warnings that opening it logs, once per folder
     """
 
     path: Path
@@ -60,6 +61,7 @@ class FileSummary:
     sequence_length: int
     is_own: bool = False
     doubt: Doubt | None = None
+    topics: tuple[str, ...] = ()
 
 
 class OwnOutput(DataError):
@@ -70,7 +72,7 @@ class Index(Protocol):
     """A store of FileSummary from one call of `open_records` to the next, since opening a file takes milliseconds."""
 
     def get(self, path: Path) -> FileSummary | None:
-        """Return the summary of a file; None if it is not stored or the file has changed since."""
+        """Return the summary of a file; None if it is not stored, if it has changed since or if it has a warning to log."""
 
     def put(self, summary: FileSummary) -> None:
         """Store the summary of a file."""
@@ -172,9 +174,10 @@ def _inspect_once(path: Path, variable: str | None, index: Index | None, **optio
         return _inspect(path, variable, **options)
     summary = index.get(path)
     if summary is None:
-        summary = _inspect(path, variable, **options)
+        with noted_topics() as topics:
+            summary = _inspect(path, variable, **options)
         if not summary.is_own:  # an own file is read only if it is named itself
-            index.put(summary)
+            index.put(replace(summary, topics=tuple(sorted(topics))))
     return summary
 
 

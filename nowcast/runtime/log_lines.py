@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TextIO
 
 log = logging.getLogger(__name__)
-_WARNED: set[tuple[Path, str]] = set()  # folder and topic of each warning that has been logged
+WARNED: set[tuple[Path, str]] = set()  # folder and topic of each warning that has been logged
+_noting: list[set[str]] = []  # the sets that `noted_topics` fills
 _ORIGINALS_OF: dict[Path, Path | str] = {}  # temporary copies that are open, and what warnings name in their place
 
 
@@ -50,11 +51,33 @@ def is_first(file: Path, what: str) -> bool:
 
     Files of an archive are usually alike, so one warning per folder is enough; each array in memory has a folder of its own.
     """
-    original = _ORIGINALS_OF.get(file)
-    folder = (original if isinstance(original, Path) else file).parent
-    is_new = (folder, what) not in _WARNED
-    _WARNED.add((folder, what))
+    is_new = not was_warned(file, what)
+    WARNED.add((_folder_of(file), what))
+    for topics in _noting:
+        topics.add(what)
     return is_new
+
+
+def was_warned(file: Path, what: str) -> bool:
+    """Return whether `is_first` was called before for the folder of this file and the topic `what`."""
+    return (_folder_of(file), what) in WARNED
+
+
+def _folder_of(file: Path) -> Path:
+    original = _ORIGINALS_OF.get(file)
+    # absolute, since the NetCDF library gives absolute paths, and some callers take theirs from it
+    return (original if isinstance(original, Path) else file).parent.absolute()
+
+
+@contextlib.contextmanager
+def noted_topics() -> Iterator[set[str]]:
+    """Yield a set that gets the topics of all warnings of the block, whether they are logged or were before."""
+    topics: set[str] = set()
+    _noting.append(topics)
+    try:
+        yield topics
+    finally:
+        _noting[:] = [other for other in _noting if other is not topics]
 
 
 @contextlib.contextmanager

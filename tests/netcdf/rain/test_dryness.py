@@ -179,6 +179,14 @@ def test_units_that_would_make_too_much_rain_are_doubted(tmp_path, caplog, units
     assert doubts == ([] if share is None else [doubt])
 
 
+def test_units_in_a_relative_path_are_doubted_once(tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read_one(write("a.nc", np.where(DRY, 0, WET / 4).astype("f4"), units="m/h", standard_name=""), variable="rr")
+    assert [text for text in caplog.messages if "200 mm/h" in text] == [
+        "a.nc: rr: 49 % of the known cells would have 200 mm/h or more. Are its units right?"
+    ]
+
+
 def forecast_of(path, numbers, **attributes):
     """A forecast of two lead times, from 300 s before the first."""
     write(path, numbers, **attributes)

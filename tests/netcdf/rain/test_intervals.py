@@ -143,7 +143,7 @@ def test_a_doubt_is_kept_in_the_index(tmp_path, monkeypatch, caplog):
         path = write(tmp_path / f"{number:02}.nc", AMOUNTS[:1], units="mm", times=[time], accumulation_period=12)
         os.utime(path, ns=(1, 1))
     for _ in range(2):
-        monkeypatch.setattr(log_lines, "_WARNED", set())
+        monkeypatch.setattr(log_lines, "WARNED", set())
         caplog.clear()
         open_records([tmp_path], index=index)
         assert "but accumulation_period = 12 has no unit" in caplog.text
