@@ -11,8 +11,9 @@ import numpy as np
 
 from nowcast.errors import DataError, counted
 from nowcast.netcdf.files import FilterError
-from nowcast.netcdf.reading import Samples
+from nowcast.netcdf.reading import Samples, described
 from nowcast.netcdf.record import Record
+from nowcast.runtime.log_lines import noted_topics
 
 log = logging.getLogger(__name__)
 NAMED_TIMES = 4  # damaged frames whose times a message lists
@@ -134,15 +135,17 @@ def _files_of(record: Record, chosen: np.ndarray, copies: np.ndarray) -> str:
 
 def _best_copies(record: Record, looked_at: Sequence[tuple[int, np.ndarray]], samples: Samples | None) -> list[int]:
     """Return, for each time, the number of its last copy (copy, 2) that is not missing as a whole, else of its last copy."""
-    paths = [record.paths[file] for file in sorted({int(file) for _, copies in looked_at for file in copies[:, 0]})]
-    what = f"copies of {len(looked_at)} times {record.layouts[0]!r}"
+    paths, frames = described(record, np.concatenate([copies for _, copies in looked_at]))
+    what = f"copies {[len(copies) for _, copies in looked_at]} {frames}"
     if samples is not None and (told := samples.recall(what, paths)):
         return json.loads(told)
-    best = []
-    for n, copies in looked_at:
-        reader = Damage(replace(record, times=np.repeat(record.times[n], len(copies)), frame_sources=copies))
-        holds = (k for k in reversed(range(len(copies))) if not np.isnan(reader.read(k)).all())
-        best.append(next(holds, len(copies) - 1))
-    if samples is not None:
+    best, num_damaged = [], 0
+    with noted_topics() as topics:
+        for n, copies in looked_at:
+            reader = Damage(replace(record, times=np.repeat(record.times[n], len(copies)), frame_sources=copies))
+            holds = (k for k in reversed(range(len(copies))) if not np.isnan(reader.read(k)).all())
+            best.append(next(holds, len(copies) - 1))
+            num_damaged += len(reader.errors)
+    if samples is not None and not (topics or num_damaged):  # what is logged on reading is to be logged the next time too
         samples.remember(what, paths, json.dumps(best))
     return best

@@ -23,7 +23,7 @@ from nowcast.netcdf.rain.statements import Doubt
 from nowcast.netcdf.rain.totals import compared, refusal, says_total, total_of
 from nowcast.netcdf.rain.units import check_given
 from nowcast.netcdf.rain.variable import Field, find_field, named
-from nowcast.netcdf.reading import make_layouts, own_step, settled, warn_of_other_steps
+from nowcast.netcdf.reading import described, make_layouts, own_step, settled, warn_of_other_steps
 from nowcast.netcdf.record import SEQUENCE, Record, most_frequent_step, with_own_names
 from nowcast.netcdf.times.intervals import STARTS, Interval, at_ends, doubtful_interval, stated_interval
 from nowcast.netcdf.times.raster import check_distinct, nominal_times
@@ -293,17 +293,19 @@ def _assemble(files: list[FileSummary], name: str, zr_a: float, zr_b: float, ind
 
 def _refuse_totals(record: Record, index: Index | None) -> None:
     """Raise DataError (exit 3) for totals: amounts that never decrease, or in one step: those since midnight start again."""
-    paths = sorted({record.source(position) for place in compared(len(record)) for position in place})
-    what = f"falls {record.layouts[0]!r}"
+    places = compared(len(record))
+    paths, frames = described(record, np.concatenate([record.frame_sources[place] for place in places]))
+    what = f"falls {list(map(len, places))} {frames}"
     if index is not None and index.recall(what, paths):
         return
     try:
-        said = total_of(record.read, len(record))
+        with noted_topics() as topics:
+            said = total_of(record.read, len(record))
     except DataError:  # a damaged frame is reported where it is used
         return
     if said:
         raise DataError(refusal(f"{record.paths[0]}: {record.variable}, which {said},"))
-    if index is not None:
+    if index is not None and not topics:  # what is logged on reading is to be logged the next time too
         index.remember(what, paths, "true")
 
 

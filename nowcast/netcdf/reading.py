@@ -19,7 +19,7 @@ from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.statements import Doubt, fitting
 from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, REFLECTIVITY_NAMES, Conversion
 from nowcast.netcdf.rain.variable import Field
-from nowcast.netcdf.record import FrameLayout
+from nowcast.netcdf.record import FrameLayout, Record
 from nowcast.netcdf.times.intervals import Interval
 from nowcast.runtime.log_lines import is_first, named_file, warn_once
 
@@ -241,11 +241,11 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion, sample
     what, paths = f"packing {field!r} {conversion!r} {frames}", [file.path for file in chosen]
     text = samples.recall(what, paths) if samples is not None else None
     if text is None:
-        sample = _sample(field, chosen, conversion, frames)
+        sample, is_whole = _sample(field, chosen, conversion, frames)
         if not len(sample):
             return field
         packing, remark = refine(sample, field.packing, conversion)
-        if samples is not None:
+        if samples is not None and is_whole:  # a file that cannot be read now may be readable the next time
             samples.remember(what, paths, json.dumps([list(packing.missing), list(packing.dry), remark]))
     else:
         missing, dry, remark = json.loads(text)
@@ -257,9 +257,9 @@ def _refined(field: Field, files: Sequence[File], conversion: Conversion, sample
     return field if repr(packing) == repr(field.packing) else replace(field, packing=packing)
 
 
-def _sample(field: Field, files: Sequence[File], conversion: Conversion, frames: int) -> np.ndarray:
-    """Read some frames of each file (frame, y, x) as they are stored; on large grids only some rows."""
-    sample, every = [], row_step(files[0].grid.shape)
+def _sample(field: Field, files: Sequence[File], conversion: Conversion, frames: int) -> tuple[np.ndarray, bool]:
+    """Read some frames of each file (frame, y, x) as they are stored, on large grids only some rows; return whether all are."""
+    sample, every, num_read = [], row_step(files[0].grid.shape), 0
     for file in files:
         layout = FrameLayout(field, conversion, file.grid.turned, file.sequence_length)
         positions = sampled(len(file.times), frames)
@@ -273,4 +273,15 @@ def _sample(field: Field, files: Sequence[File], conversion: Conversion, frames:
             for selection in chosen:
                 stored = field.stored(dataset, selection, turned=(False, False)).reshape(1, *file.grid.shape)
                 sample.append(stored[:, ::every].copy())
-    return np.concatenate(sample) if sample else np.zeros(0)
+            num_read += 1
+    return np.concatenate(sample) if sample else np.zeros(0), num_read == len(files)
+
+
+def described(record: Record, sources: np.ndarray) -> tuple[list[Path], str]:
+    """Return the files that hold frames of a record, and all else that the values of these frames depend on, as text.
+
+    sources: (frame, 2) as `Record.frame_sources`
+    """
+    files, numbers = np.unique(sources[:, 0], return_inverse=True)
+    frames = np.stack([numbers, sources[:, 1]], axis=1).tolist()
+    return [record.paths[file] for file in files], json.dumps([frames, [repr(record.layouts[file]) for file in files]])

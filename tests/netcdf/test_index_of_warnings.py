@@ -1,11 +1,15 @@
 """Files of the index have the same warnings as files that are opened, and in the same order."""
 
+import errno
 import os
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from makers import stored
 
+from nowcast.netcdf import reading
 from nowcast.netcdf.index import MANY, FileIndex
 from nowcast.netcdf.opening import open_records
 from nowcast.runtime import log_lines
@@ -108,3 +112,49 @@ def test_a_folder_has_a_warning_once_however_it_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert is_first(tmp_path / "a.nc", "a doubt")
     assert not is_first(type(tmp_path)("b.nc"), "a doubt")
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_what_reading_frames_says_on_opening_is_said_each_time(tmp_path, monkeypatch, caplog, copies):
+    """Frames of amounts are read to see whether they are totals, and of times that are there twice to choose a copy."""
+    for number in range(MANY):
+        field = np.arange(24, dtype=np.float32).reshape(1, 4, 6)
+        field[0, 0, 0] = 3000 + number
+        how = {"units": "mm"} if copies == 1 else {"units": "mm h-1", "scale_factor": 12.0}
+        path = stored.write(tmp_path / f"{number:02}.nc", field, times=[stored.START + 300 * (number // copies)], **how)
+        os.utime(path, (AGO, AGO))
+    told = said_on_opening(tmp_path, caplog, monkeypatch, indexed=False)
+    assert any("values of rr above 10000 mm/h are taken as missing" in text for text in told)
+    assert said_on_opening(tmp_path, caplog, monkeypatch, indexed=True) == told
+    assert said_on_opening(tmp_path, caplog, monkeypatch, indexed=True) == told
+
+
+def test_a_sample_of_files_that_cannot_be_read_for_a_while_is_taken_again(tmp_path, monkeypatch, caplog):
+    """-99 is dry, unless one of the sampled files has dry cells: then it is missing."""
+    for number in range(MANY):
+        field = np.where(np.arange(24).reshape(1, 4, 6) % 3 == 0, 0 if number == 0 else -99, 2.5).astype("f4")
+        field[0, 0, :2] = np.nan
+        stored.write(tmp_path / f"{number:02}.nc", field, times=[stored.START + 300 * number])
+        os.utime(tmp_path / f"{number:02}.nc", (AGO, AGO))
+    told = said_on_opening(tmp_path, caplog, monkeypatch, indexed=False)
+    with monkeypatch.context() as patch:
+        get = reading.OPEN_FILES.briefly
+        is_away = lambda path: path.name == "00.nc" and sys._getframe(2).f_globals["__name__"] == reading.__name__  # noqa: E731
+        patch.setattr(reading.OPEN_FILES, "briefly", lambda path: away() if is_away(path) else get(path))
+        assert said_on_opening(tmp_path, caplog, monkeypatch, indexed=True) != told
+    assert said_on_opening(tmp_path, caplog, monkeypatch, indexed=True) == told
+
+
+def away():
+    raise OSError(errno.EIO, "the disk is away")
+
+
+def test_samples_are_known_by_their_frames_and_how_each_file_is_read(tmp_path):
+    for number in range(3):
+        one_frame(tmp_path / f"{number}.nc", number)
+    (record,) = open_records([tmp_path])
+    paths, text = reading.described(record, record.frame_sources[[2, 0]])
+    assert paths == [tmp_path / "0.nc", tmp_path / "2.nc"]
+    assert text != reading.described(record, record.frame_sources[[0, 2]])[1]
+    other = replace(record.layouts[2], turned=(True, False))
+    assert text != reading.described(replace(record, layouts=(*record.layouts[:2], other)), record.frame_sources[[2, 0]])[1]
