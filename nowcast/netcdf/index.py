@@ -1,7 +1,8 @@
 """An index of archives in the cache, so that files that have not changed need not be opened again.
 
 There is one JSON file for each folder, with a SHA-256 over its text and the code that read the files. An index that is damaged,
-or was written by other code, is ignored. Another file holds results of reading samples of frames.
+or was written by other code, is ignored. Another file holds results of reading samples of frames. Both are removed when they
+have not been used for long.
 """
 
 import base64
@@ -11,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.statements import Doubt
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.times.intervals import Interval
-from nowcast.runtime.cache import cache_folder
+from nowcast.runtime.cache import INDEX, SAMPLES, cache_folder, mark_used, remove_unused
 from nowcast.runtime.log_lines import was_warned
-from nowcast.runtime.outputs import replacing
+from nowcast.runtime.outputs import remove_stale, replacing
 
 MANY = 20  # fewest files of a folder that is indexed; opening fewer is quick
 _MOST_RESULTS = 99  # largest number of stored sample results of a folder
@@ -62,7 +63,7 @@ class FileIndex:
         for folder in self._folders.values():
             try:
                 folder.save()
-            except (OSError, OutputError) as error:  # the index only saves time, so it is not needed
+            except (OSError, OutputError, LookupError, TypeError, ValueError) as error:  # the last three: of another form
                 log.debug("no index of %s: %s", folder.folder, error)
 
     def _folder(self, path: Path) -> "_Folder":
@@ -74,31 +75,32 @@ class FileIndex:
 class _Folder:
     """The index of one folder.
 
-    `files` maps a file's name to [state, position in `shared`, times in s from 1970]. `shared` holds, as JSON texts, what many
-    files of an archive have in common, such as field and grid. `results` holds results of sampling frames, by `_key`.
+    `files` maps a file's name to [state, positions in `shared`, times in s from 1970]. `shared` holds, as JSON texts, what many
+    files of an archive have in common: grids, and fields with the rest. `results` holds results of sampling frames, by `_key`.
     """
 
     def __init__(self, folder: Path, variable: str | None, units: str | None):
         self.folder, self.is_new = folder, False
-        name = hashlib.sha256(f"{folder}\n{variable}\n{units}".encode()).hexdigest()
-        self.path = cache_folder() / "index" / f"{name}.json"
+        # surrogates stand for bytes of names that are not UTF-8
+        name = hashlib.sha256(f"{folder}\n{variable}\n{units}".encode(errors="surrogatepass")).hexdigest()
+        self.path = cache_folder() / INDEX / f"{name}.json"
         self.files, self.shared = read_checked(self.path)
-        self.results_path, self.has_new_results = cache_folder() / "samples" / f"{name}.json", False
+        self.results_path, self.has_new_results = cache_folder() / SAMPLES / f"{name}.json", False
         self.results, _ = read_checked(self.results_path)
         self._numbers = {text: number for number, text in enumerate(self.shared)}
         self._states: dict[str, list[int]] = {}
-        self._decoded: dict[int, FileSummary] = {}
+        self._decoded: dict[tuple[int, ...], FileSummary] = {}
 
     def get(self, path: Path) -> FileSummary | None:
         try:
             # taken before the file is opened: if the file changes meanwhile, it is opened again the next time
             self._states[path.name] = state = _state(path)
-            indexed_state, number, seconds = self.files[path.name]
+            indexed_state, (rest, grid), seconds = self.files[path.name]
             if indexed_state != state:
                 return None
-            if number not in self._decoded:
-                self._decoded[number] = _decode_shared(self.shared[number])
-            known = self._decoded[number]
+            if (rest, grid) not in self._decoded:
+                self._decoded[rest, grid] = _decode_shared(self.shared[rest], self.shared[grid])
+            known = self._decoded[rest, grid]
             if not all(was_warned(path, topic) for topic in known.topics):
                 return None
             return replace(known, path=path, times=np.array(seconds, np.int64).astype("datetime64[s]"))
@@ -110,15 +112,19 @@ class _Folder:
         if state is None or time.time_ns() - state[2] < SETTLED:
             return
         try:
-            text = _encode_shared(summary)
+            numbers = [self._number(text) for text in _encode_shared(summary)]
         except TypeError:  # an attribute that is neither text nor numbers
             return
+        entry = [state, numbers, summary.times.astype(np.int64).tolist()]
+        self.is_new |= self.files.get(summary.path.name) != entry  # a file with a warning is opened though it is known
+        self.files[summary.path.name] = entry
+
+    def _number(self, text: str) -> int:
+        """Return the position of a text in `shared`, where it is added if it is new."""
         if text not in self._numbers:
             self._numbers[text] = len(self.shared)
             self.shared.append(text)
-        entry = [state, self._numbers[text], summary.times.astype(np.int64).tolist()]
-        self.is_new |= self.files.get(summary.path.name) != entry  # a file with a warning is opened though it is known
-        self.files[summary.path.name] = entry
+        return self._numbers[text]
 
     def keep(self, key: str | None, result: str) -> None:
         """Store the result of a sample; the oldest results are dropped."""
@@ -128,23 +134,43 @@ class _Folder:
 
     def save(self) -> None:
         if self.has_new_results and len(self.files) >= MANY:
-            self.results_path.parent.mkdir(parents=True, exist_ok=True)
-            write_checked(self.results_path, self.results, [])
+            _write(self.results_path, self.results, [])
             self.has_new_results = False
         if self.is_new and len(self.files) >= MANY:
             present = {entry.name for entry in os.scandir(self.folder)}
-            kept = {name: entry for name, entry in self.files.items() if name in present}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_checked(self.path, kept, self.shared)
+            _write(self.path, *_in_use({name: entry for name, entry in self.files.items() if name in present}, self.shared))
         self.is_new = False
 
 
+def _in_use(files: dict, shared: list[str]) -> tuple[dict, list[str]]:
+    """Return the files, and the shared texts without those of files that are no more."""
+    places: dict[int, int] = {}
+    kept = {
+        name: [state, [places.setdefault(number, len(places)) for number in numbers], seconds]
+        for name, (state, numbers, seconds) in files.items()
+    }
+    return kept, [shared[number] for number in places]
+
+
+def _write(path: Path, files: dict, shared: list[str]) -> None:
+    """Write a file of the cache as `write_checked`; a new one in place of those that nothing has used for long."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(path.parent)
+    if not path.exists():
+        remove_unused()
+    write_checked(path, files, shared)
+
+
 def read_checked(path: Path) -> tuple[dict, list[str]]:
-    """Read `files` and `shared` as written by `write_checked`; both empty if the file is damaged or of other code."""
+    """Read `files` and `shared` as written by `write_checked`; both empty if the file is damaged or of other code.
+
+    A file that is read counts as used.
+    """
     try:
         digest, _, text = path.read_bytes().partition(b"\n")
         files, shared = json.loads(text) if digest == _digest(text) else ({}, [])
         if isinstance(files, dict) and isinstance(shared, list) and all(isinstance(text, str) for text in shared):
+            mark_used(path)
             return files, shared
     except (OSError, TypeError, ValueError, RecursionError):
         pass
@@ -185,21 +211,23 @@ def _state(path: Path) -> list[int]:
     return [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _encode_shared(summary: FileSummary) -> str:
+def _encode_shared(summary: FileSummary) -> tuple[str, str]:
+    """Return what a file shares with others, as JSON: its grid apart, since files on one grid may differ in their packing."""
     values = {name: getattr(summary, name) for name in ("institution", "sequence_length", "topics")}
     values |= {name: (value := getattr(summary, name)) and list(value) for name in ("interval", "doubt")}
-    return json.dumps(values | {"field": asdict(summary.field), "grid": vars(summary.grid)}, default=_encode_numbers)
+    grid = {each.name: getattr(summary.grid, each.name) for each in fields(Grid)}
+    return tuple(json.dumps(part, default=_encode_numbers) for part in (values | {"field": asdict(summary.field)}, grid))
 
 
-def _decode_shared(text: str) -> FileSummary:
+def _decode_shared(rest: str, grid: str) -> FileSummary:
     """Return a summary from the JSON of `_encode_shared`; its path and times are empty."""
-    values = json.loads(text, object_hook=_decode_numbers)
+    values, grid = (json.loads(text, object_hook=_decode_numbers) for text in (rest, grid))
     packing = values["field"]["packing"]
     tuples = {name: tuple(packing[name]) for name in ("missing", "dry")} | {"unclear": tuple(map(tuple, packing["unclear"]))}
     packing = Packing(**packing | tuples)
     dims, zr = tuple(values["field"]["frame_dims"]), values["field"]["stated_zr"]
     field = Field(**values["field"] | {"frame_dims": dims, "stated_zr": zr and tuple(zr), "packing": packing})
-    grid = Grid(**values["grid"] | {"others": tuple(values["grid"]["others"]), "carried": ()})
+    grid = Grid(**grid | {"others": tuple(grid["others"]), "carried": ()})
     series_key, no_times = (grid.key, field.quantity), np.zeros(0, "datetime64[s]")
     interval, doubt = values["interval"] and Interval(*values["interval"]), values["doubt"] and Doubt(*values["doubt"])
     known = {"path": Path(), "field": field, "grid": grid, "series_key": series_key, "times": no_times}

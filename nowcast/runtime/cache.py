@@ -23,7 +23,9 @@ from nowcast.runtime.outputs import sync, temporary_path
 MANIFEST = "facts.json"  # lists the contents, sizes and checksums of the other files of a cache folder
 BLOCK_BYTES = 4 << 20  # of a file: each block has a checksum
 MOST_BYTES = 1 << 30  # read of a folder to compare checksums: 0.5 to 1 s, a minute on a slow network disk; evenly spaced blocks
-UNUSED_DAYS = 60  # after which a folder is removed: one belongs to records as they were, and months later they grew
+UNUSED_DAYS = 60  # after which a folder or file is removed: one belongs to records as they were, and months later they grew
+INDEX, SAMPLES = "index", "samples"  # folders of the files that describe archives
+_FILE = re.compile(r"[0-9a-f]{64}\.json")  # in these
 _FOLDER = re.compile(r"[0-9a-f]{64}-\d+|[0-9a-f]{32}-guidance-\d+")  # of packed frames, of guidance
 
 _State = tuple[tuple[int, int, int], ...]  # of each file of a folder: size in bytes, inode, time of change in ns
@@ -171,8 +173,12 @@ def _checksum_of(facts: dict, files: dict) -> int:
 
 
 def remove_unused() -> None:
-    """Remove the packed frames and guidance of the cache that nothing has used for UNUSED_DAYS, and log how much that was."""
+    """Remove what nothing has used for UNUSED_DAYS from the cache: packed frames and guidance, and log how much; indexes."""
     freed = 0
+    for path in (path for name in (INDEX, SAMPLES) for path in (cache_folder() / name).glob("*.json")):
+        with suppress(OSError):  # removed by another process, or of another user
+            if _FILE.fullmatch(path.name) and not path.is_symlink() and _is_unused(path):
+                path.unlink()
     with suppress(OSError), os.scandir(cache_folder()) as entries:  # no cache yet
         for entry in entries:
             if _FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
@@ -184,12 +190,16 @@ def remove_unused() -> None:
 def _removed(folder: Path) -> int:
     """Remove a folder if it is unused; return its bytes, 0 if it stays."""
     with suppress(OSError):  # removed by another process, or of another user
-        if time.time() - folder.stat().st_mtime < UNUSED_DAYS * 86_400:
+        if not _is_unused(folder):
             return 0
         num_bytes = sum(path.stat().st_size for path in folder.iterdir())
         _remove(folder)
         return num_bytes
     return 0
+
+
+def _is_unused(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime >= UNUSED_DAYS * 86_400
 
 
 def _remove(folder: Path) -> None:

@@ -15,15 +15,9 @@ from nowcast.netcdf.index import MANY, FileIndex
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.record import Record
 
-pytestmark = pytest.mark.slow  # all of them together take seconds
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept")]  # all of them together take seconds
 
 LONG_AGO = 1_600_000_000_000_000_000  # ns
-
-
-@pytest.fixture(autouse=True)
-def kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
@@ -240,7 +234,7 @@ def forged(files, shared):
     nested = "[" * 100_000 + "]" * 100_000
     for text in ("", "[]", "{}", nested, '{"field": 1}', '{"__numpy__": "O", "data": "AAAA", "shape": [1]}', 5, None, []):
         yield files, [text]
-    entries = [[state, wrong, times] for wrong in (1, "0", None, 0.5, [0])]
+    entries = [[state, wrong, times] for wrong in (1, "0", None, 0.5, [0], [0, 1.5], [0, 9], [[0], 1])]
     entries += [[state, number, wrong] for wrong in (["x"], [10**30], [1e300], None, {"a": 1})]
     for entry in [*entries, None, [], 7, "text", [state], {"003": 1}]:
         yield files | {"003.nc": entry}, shared

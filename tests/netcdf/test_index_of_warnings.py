@@ -15,14 +15,9 @@ from nowcast.netcdf.opening import open_records
 from nowcast.runtime import log_lines
 from nowcast.runtime.log_lines import is_first, noted_topics
 
-pytestmark = pytest.mark.slow  # all of them together take seconds
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("kept")]  # all of them together take seconds
 
 AGO = 1_600_000_000  # s
-
-
-@pytest.fixture(autouse=True)
-def kept(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
 
 
 def one_frame(path, number, *, edit=None, **attributes):
