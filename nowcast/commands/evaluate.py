@@ -16,7 +16,7 @@ from nowcast.forecasters import open_forecaster, spread_runs
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.ensemble import Ensemble
-from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.index import open_with_index
 from nowcast.prediction.cases import Selection
 from nowcast.prediction.gauges import read_gauges, require_own_names
 from nowcast.report.folder import FILES
@@ -103,7 +103,7 @@ def evaluate_forecasters(
     for forecaster in opened.values() if leads is not None else ():
         forecaster.limit_leads(leads)
     in_forecasts = any(forecaster.variable in (variable or "").split(",") for forecaster in opened.values())
-    records = open_records(observations, strict=not in_forecasts, **reading_for(opened.values(), variable, units))
+    records = open_with_index(observations, strict=not in_forecasts, **reading_for(opened.values(), variable, units))
     inputs = [path for record in records for path in record.paths]
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)

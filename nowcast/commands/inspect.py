@@ -15,7 +15,7 @@ from nowcast.errors import DataError, UsageError, counted
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.forecast_reader import Forecasts, forecast_in, probabilities_beside
 from nowcast.netcdf.forecast_writer import PROBABILITY
-from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.index import open_with_index
 from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.record import Record
@@ -49,7 +49,7 @@ def inspect_files(paths: Sequence[str], *, variable: str | None = None, units: s
 def _records(opened: Mapping[str, Forecasts | None], **reading: str | None) -> list[Record]:
     """Open the records of the paths that hold no forecasts."""
     observed = [path for path, forecasts in opened.items() if forecasts is None]
-    return open_records(observed, **reading) if observed else []
+    return open_with_index(observed, **reading) if observed else []
 
 
 def inspect_record(record: Record) -> dict[str, Any]:

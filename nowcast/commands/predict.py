@@ -9,7 +9,7 @@ from nowcast.forecasters import device_for, open_forecaster
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.ensemble import Ensemble
 from nowcast.netcdf.forecast_layout import names_probabilities
-from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.index import open_with_index
 from nowcast.prediction.cases import Selection
 from nowcast.prediction.pipeline import predict
 from nowcast.prediction.watch import watch
@@ -54,7 +54,7 @@ def predict_files(
     with distributed.in_turn():
         opened = _open(forecaster, where, leads, members, seed)
         levels = _thresholds(opened, thresholds) if probabilities else ()
-        series = open_records(records, **reading_for([opened], variable, units))
+        series = open_with_index(records, **reading_for([opened], variable, units))
     added = {"thresholds": levels, "sums": sums}
     return predict(opened, series, Path(output), selection=selection, folder=folder, overwrite=overwrite, **added)
 

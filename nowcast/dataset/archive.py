@@ -21,8 +21,7 @@ from nowcast.dataset.splits import SPLITS, split_by_days, split_by_events, split
 from nowcast.dataset.windows import Account, Windows, find_windows
 from nowcast.errors import DataError, NotEnoughFrames, UsageError, counted
 from nowcast.netcdf.files import expand
-from nowcast.netcdf.index import FileIndex
-from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.index import open_with_index
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.record import Record
 from nowcast.quantity import Quantity
@@ -134,9 +133,8 @@ def open_archive(data: Data, *, packer: Packer = packed) -> Archive:
 def open_split(paths: Sequence[str | Path], data: Data) -> list[Record]:
     """Open the records in these files or folders with the variable, units and the Z-R relation that `[data]` gives."""
     variable, units = (None if value == "auto" else value for value in (data.variable, data.units))
-    index, named = FileIndex(variable, units), data.splits.by != "records"  # where each file of a folder has been named
-    reading = {"variable": variable, "units": units, "zr_a": data.zr_a, "zr_b": data.zr_b}
-    return open_records(paths, **reading, index=index, forecasts_too=named)
+    named = data.splits.by != "records"  # where each file of a folder has been named
+    return open_with_index(paths, variable=variable, units=units, zr_a=data.zr_a, zr_b=data.zr_b, forecasts_too=named)
 
 
 def _paths_by_split(data: Data) -> dict[str, list]:

@@ -15,15 +15,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nowcast.errors import OutputError
-from nowcast.netcdf.opening import FileSummary
+from nowcast.netcdf.opening import FileSummary, open_records
 from nowcast.netcdf.places.grid import Grid
 from nowcast.netcdf.rain.packing import Packing
 from nowcast.netcdf.rain.statements import Doubt
 from nowcast.netcdf.rain.variable import Field
+from nowcast.netcdf.record import Record
 from nowcast.netcdf.times.intervals import Interval
 from nowcast.runtime.cache import INDEX, SAMPLES, cache_folder, mark_used, remove_unused
 from nowcast.runtime.log_lines import was_warned
@@ -37,14 +39,14 @@ log = logging.getLogger(__name__)
 
 
 class FileIndex:
-    """A `netcdf.Index` of files opened as `variable` in `units`: a JSON file in the cache for each folder with MANY files.
+    """A `netcdf.Index` of files opened with these options: a JSON file in the cache for each folder with MANY files.
 
     A file is unchanged if its size, inode number and times of change (of content and of inode) are the same. One whose opening
     logs a warning that its folder has not had yet is opened, so that the same is logged as without an index.
     """
 
-    def __init__(self, variable: str | None, units: str | None = None):
-        self.variable, self.units = variable, units
+    def __init__(self, variable: str | None, units: str | None = None, *, strict: bool = True):
+        self.variable, self.units, self.strict = variable, units, strict
         self._folders: dict[Path, _Folder] = {}
 
     def get(self, path: Path) -> FileSummary | None:
@@ -68,8 +70,24 @@ class FileIndex:
 
     def _folder(self, path: Path) -> "_Folder":
         if path.parent not in self._folders:
-            self._folders[path.parent] = _Folder(path.parent.resolve(), self.variable, self.units)
+            self._folders[path.parent] = _Folder(path.parent.resolve(), f"{self.variable}\n{self.units}\n{self.strict}")
         return self._folders[path.parent]
+
+
+def open_with_index(
+    paths: Sequence[str | Path], *, variable: str | None = None, units: str | None = None, strict: bool = True, **options: Any
+) -> list[Record]:
+    """Open records as `open_records`, but open files only if they have changed since the last time.
+
+    Without a place for a cache, and for a few files that are named one by one, all are opened.
+    """
+    reading = {"variable": variable, "units": units, "strict": strict}
+    try:
+        cache_folder()
+        is_few = len(paths) < MANY and all(os.path.isfile(os.path.expanduser(path)) for path in paths)
+    except OutputError:
+        is_few = True
+    return open_records(paths, **reading, **options, index=None if is_few else FileIndex(**reading))
 
 
 class _Folder:
@@ -79,10 +97,10 @@ class _Folder:
     files of an archive have in common: grids, and fields with the rest. `results` holds results of sampling frames, by `_key`.
     """
 
-    def __init__(self, folder: Path, variable: str | None, units: str | None):
+    def __init__(self, folder: Path, options: str):
         self.folder, self.is_new = folder, False
         # surrogates stand for bytes of names that are not UTF-8
-        name = hashlib.sha256(f"{folder}\n{variable}\n{units}".encode(errors="surrogatepass")).hexdigest()
+        name = hashlib.sha256(f"{folder}\n{options}".encode(errors="surrogatepass")).hexdigest()
         self.path = cache_folder() / INDEX / f"{name}.json"
         self.files, self.shared = read_checked(self.path)
         self.results_path, self.has_new_results = cache_folder() / SAMPLES / f"{name}.json", False

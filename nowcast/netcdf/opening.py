@@ -122,7 +122,7 @@ def open_records(
             file = replace(file, field=shared.setdefault(file.field, file.field), grid=grid)
             key = series[file.series_key] = series.get(file.series_key) or _key_in(groups, file)
             groups.setdefault(key, []).append(file)
-            names.setdefault(key, _name(argument, file.path))
+            names[key] = names.get(key) or _name(argument, file.path)
     _save(index)
     records = [_assemble(files, names[key], zr_a, zr_b, index) for key, files in groups.items()]
     _save(index)

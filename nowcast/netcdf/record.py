@@ -238,7 +238,7 @@ def log_readings(records: Sequence[Record]) -> None:
     for record in records:
         for reading in record.readings[:_MOST_READINGS]:
             names.setdefault(reading, []).append(record.name)
-    for reading in names.keys() - _LOGGED:
+    for reading in [each for each in names if each not in _LOGGED]:
         more = ", …" if len(names[reading]) > _MOST_READINGS else ""
         log.info("%s%s: %s", ", ".join(names[reading][:_MOST_READINGS]), more, reading)
     _LOGGED.update(names)

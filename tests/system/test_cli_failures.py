@@ -36,12 +36,12 @@ def failing(error):
     ],
 )
 def test_failures_of_the_machine_end_in_one_line(inputs, monkeypatch, error, code, says):
-    monkeypatch.setattr(predict_command, "open_records", failing(error))
+    monkeypatch.setattr(predict_command, "open_with_index", failing(error))
     expect(code, "predict", "persistence", inputs / "rain.nc", "--output", "f.nc", says=says)
 
 
 def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
-    monkeypatch.setattr(predict_command, "open_records", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(predict_command, "open_with_index", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
     assert command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc") == (143, "", "terminated\n")
     assert os.listdir() == []
 
@@ -51,21 +51,21 @@ def test_sigterm_ends_a_command_in_a_line(inputs, monkeypatch):
     [(KeyboardInterrupt(), "interrupted"), (Stopped("stopped at step 3, state saved", signal_number=2), "stopped at step 3, ")],
 )
 def test_to_be_stopped_is_no_error(inputs, monkeypatch, stopped, says):
-    monkeypatch.setattr(predict_command, "open_records", failing(stopped))
+    monkeypatch.setattr(predict_command, "open_with_index", failing(stopped))
     code, out, err = command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
     assert (code, out, os.listdir()) == (130, "", [])
     assert err.startswith(says)
 
 
 def test_a_bug_keeps_its_traceback(inputs, monkeypatch):
-    monkeypatch.setattr(predict_command, "open_records", failing(ZeroDivisionError("a bug")))
+    monkeypatch.setattr(predict_command, "open_with_index", failing(ZeroDivisionError("a bug")))
     with pytest.raises(ZeroDivisionError):
         command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
 
 
 def test_a_file_that_ends_too_early_is_no_ctrl_d(inputs, monkeypatch):
     """It ended with exit code 130, "interrupted"."""
-    monkeypatch.setattr(predict_command, "open_records", failing(EOFError("No data left in file")))
+    monkeypatch.setattr(predict_command, "open_with_index", failing(EOFError("No data left in file")))
     with pytest.raises(EOFError, match="No data left"):
         command("predict", "persistence", inputs / "rain.nc", "--output", "f.nc")
 

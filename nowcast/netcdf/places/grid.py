@@ -8,6 +8,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +98,7 @@ class Grid:
         declared = coordinate.kind != "index" or {"axis", "standard_name"} & set(coordinate.attributes)
         return coordinate.is_ascending if declared else otherwise
 
-    @property
+    @cached_property  # asked for each file of an archive
     def turned(self) -> tuple[bool, bool]:
         """Whether rows, and columns, of the file must be reversed."""
         return self.y_ascending, self.x_descending
