@@ -131,6 +131,7 @@ def test_an_array_may_be_called_as_one_of_its_coordinates(array, name):
 NO_PATHS = {
     "a NumPy array of observations": (lambda a: nowcast.evaluate("persistence", a.values), "observations: .* type ndarray"),
     "no observations": (lambda a: nowcast.evaluate("persistence", None), "observations: .* type NoneType"),
+    "an empty list of forecasters": (lambda a: nowcast.evaluate([], a), "no forecaster is given"),
     "an empty list of observations": (lambda a: nowcast.evaluate("persistence", []), "observations: the list is empty"),
     "a number as forecaster": (lambda a: nowcast.evaluate(5, a), "forecasters: .* type int"),
     "a DataArray to train with": (lambda a: nowcast.train({}, data=a), "data: .* type DataArray"),

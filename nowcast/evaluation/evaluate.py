@@ -116,7 +116,8 @@ def _time_step(
         if none_yet := explain_not_yet(forecasters, records, all_windows):
             raise NotEnoughFrames(none_yet)
         has_files = any(forecaster.reference_times is not None for forecaster in forecasters.values())
-        raise DataError(explain_no_overlap(forecasters, records) or explain_no_case(all_windows, has_files=has_files))
+        no_case = explain_no_case(all_windows, records=records, has_files=has_files)
+        raise DataError(explain_no_overlap(forecasters, records) or no_case)
     if len(steps) > 1:
         listed = ", ".join(f"{name} {step / MINUTE:g} min" for step, name in steps.items())
         raise UsageError(f"the records are forecast in different time steps ({listed}): evaluate them one by one")

@@ -10,6 +10,7 @@ from nowcast.evaluation.result import Evaluation
 from nowcast.evaluation.windows import MINUTE
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.netcdf.record import Record
+from nowcast.prediction.cases import spans
 
 
 def explain_not_yet(
@@ -27,12 +28,11 @@ def explain_not_yet(
 def explain_no_overlap(forecasters: Mapping[str, Forecaster], records: Sequence[Record]) -> str | None:
     """Return a message if forecast files have no cases because of their reference times; else None."""
     files = {name: f.reference_times for name, f in forecasters.items() if f.reference_times is not None}
-    spans = "; ".join(f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records)
     for name, times in files.items():
         if all(np.isnat(record.frames_at(times)).all() for record in records):
             inside = any(((times >= record.times[0]) & (times <= record.times[-1])).any() for record in records)
             reason = "no frame at any of these times" if inside else "no overlap in time"
-            return f"{name} has forecasts from {_span(times)}: {reason}.\n{spans}."
+            return f"{name} has forecasts from {_span(times)}: {reason}.\n{spans(records)}."
     common = set.intersection(*(set(times.tolist()) for times in files.values())) if files else {()}
     if not common:
         references = "; ".join(f"{name} from {_span(times)}" for name, times in files.items())
@@ -47,9 +47,16 @@ def _span(times: np.ndarray) -> str:
     return f"{times[0]}Z" if len(times) == 1 else f"{times[0]}Z to {times[-1]}Z"
 
 
-def explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | None = None, *, has_files: bool = True) -> str:
+def explain_no_case(
+    all_windows: Sequence[Windows],
+    evaluation: Evaluation | None = None,
+    *,
+    records: Sequence[Record] = (),
+    has_files: bool = True,
+) -> str:
     """Return a message about why there is nothing to score, from the windows of all records or the cases that were read.
 
+    records: whose times are told where the range asked for has no case
     has_files: whether forecast files are among the forecasters
     """
     account = sum((windows.account for windows in all_windows[1:]), all_windows[0].account)
@@ -66,7 +73,7 @@ def explain_no_case(all_windows: Sequence[Windows], evaluation: Evaluation | Non
             if number > 1
             else f"the one complete case of {frames} is not"
         )
-        return f"{subject} {asked}."
+        return f"{subject} {asked}." + f"\n{spans(records)}." * bool(records)
     numbers = evaluation.all_missing if evaluation else {}
     if name := next((name for name, number in numbers.items() if number == evaluation.num_read), None):
         return f"{name} forecasts nothing but missing values in {all_cases(evaluation.num_read)}: nothing can be scored."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nowcast.config.schema import nearest_name
-from nowcast.errors import CheckpointError
+from nowcast.errors import CheckpointError, UsageError
 from nowcast.forecasters.baselines import BASELINES, ENSEMBLES
 from nowcast.forecasters.forecast_files import ForecastFiles
 from nowcast.forecasters.forecaster import Forecaster
@@ -92,8 +92,10 @@ def _suggestion(name: str) -> str:
 def spread_runs(names: Sequence[str | Forecaster]) -> list[str | Forecaster]:
     """Expand each glob that matches run folders or checkpoints, such as runs/*; other matches of it are left out.
 
-    Forecasters that are already open stay as they are.
+    Forecasters that are already open stay as they are. Raises UsageError (exit 2) for an empty list.
     """
+    if not names:
+        raise UsageError("no forecaster is given.\nExpected a run, a baseline, files of forecasts, or several.")
     spread: list[str | Forecaster] = []
     for name in names:
         matches = sorted(glob.glob(name)) if isinstance(name, str) and _is_glob(Path(name)) else []

@@ -23,6 +23,7 @@ from nowcast.runtime.log_lines import warn_once
 
 log = logging.getLogger(__name__)
 NAMED_TIMES = 4  # most times listed in a message
+NAMED_RECORDS = 4  # most records whose times a message lists
 TRIED_TIMES = 12  # most earlier reference times that are tried for a message
 
 
@@ -213,3 +214,12 @@ def listing(times: Sequence[np.datetime64]) -> str:
     """Return the first few times in time order, for a message."""
     shown = [f"{time}Z" for time in sorted(times)[:NAMED_TIMES]]
     return ", ".join(shown) + (f" and {len(times) - NAMED_TIMES} more" if len(times) > NAMED_TIMES else "")
+
+
+def spans(records: Sequence[Record]) -> str:
+    """Return the first and last times of the records; of at most NAMED_RECORDS, and of all together."""
+    each = [f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records[:NAMED_RECORDS]]
+    if (more := len(records) - NAMED_RECORDS) > 0:
+        first, last = min(record.times[0] for record in records), max(record.times[-1] for record in records)
+        each.append(f"{counted(more, 'further record')}; all together from {first}Z to {last}Z")
+    return "; ".join(each)

@@ -22,7 +22,7 @@ from nowcast.netcdf.attributes import TRAINING_PERIODS
 from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record, log_readings, with_own_names
 from nowcast.netcdf.writing.members import write_members
-from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of
+from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of, spans
 from nowcast.runtime import distributed
 from nowcast.runtime.outputs import making_folder, may_write, remove_stale
 from nowcast.runtime.progress import Progress
@@ -184,16 +184,11 @@ def make_jobs(
     listed = np.array(selection.listed, "datetime64[s]")
     absent = [time for time in listed if all(np.isnat(record.frames_at(time[None])).all() for record in records)]
     if absent:
-        raise NotEnoughFrames(f"no frame to forecast from at {listing(absent)}.\n{_spans(records)}.")
+        raise NotEnoughFrames(f"no frame to forecast from at {listing(absent)}.\n{spans(records)}.")
     if not jobs:
         needed = f"the {counted(forecaster.input_frames, 'past frame')} that {forecaster.name} needs"
-        raise NotEnoughFrames(f"no reference time in the range has {needed}.\n{_spans(records)}.")
+        raise NotEnoughFrames(f"no reference time in the range has {needed}.\n{spans(records)}.")
     return jobs
-
-
-def _spans(records: Sequence[Record]) -> str:
-    spans = [f"{record.name} goes from {record.times[0]}Z to {record.times[-1]}Z" for record in records[:3]]
-    return "; ".join(spans) + ("; …" if len(records) > 3 else "")
 
 
 def _write_file(forecaster: Forecaster, job: Job, path: Path, *, overwrite: bool) -> None:

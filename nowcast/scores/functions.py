@@ -57,6 +57,8 @@ def plain(name: str, score: Score) -> Callable[..., float | np.ndarray]:
             raise UsageError(f"{name} takes no threshold: it is a score of all values")
         forecast, chosen = _chosen(name, score.kind, forecast, threshold)
         (thresholds, is_single), (scales, is_single_scale) = _listed(chosen), _listed(scale_km)
+        if score.needs_threshold and not all(0 < each < np.inf for each in thresholds):
+            raise UsageError(f"threshold = {chosen!r}: write a number above 0, such as 1, or several: all rain reaches 0")
         if min(scales) <= 0:
             raise UsageError(f"scale_km = {scale_km!r}: write the side of the windows of fss, such as 10, or several")
         cases, spacing, quantity = _paired(name, score.kind, forecast, observed, thresholds)

@@ -138,7 +138,8 @@ def test_the_selection_chooses_reference_times(tmp_path):
     a = record(tmp_path, rain(frames=24, shape=(8, 8)))
     selection = Selection(start=START + 20 * MINUTES, end=START + 60 * MINUTES, every=20)
     assert score([Constant(1)], a, selection=selection).num_cases == 3
-    with pytest.raises(DataError, match=r"none of the 22 complete cases of .* is in the range of times asked for\.$"):
+    nothing = r"none of the 22 complete cases of .* is in the range of times asked for\.\n{} goes from {}Z to {}Z\.$"
+    with pytest.raises(DataError, match=nothing.format(a.name, START, START + 115 * MINUTES)):
         score([Constant(1)], a, selection=Selection(start=START + 600 * MINUTES))
 
 

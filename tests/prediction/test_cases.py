@@ -7,7 +7,7 @@ from makers import command, rain, write_record
 from nowcast.commands.arguments import parse_time
 from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
-from nowcast.prediction.cases import Selection
+from nowcast.prediction.cases import Selection, spans
 
 DAY = np.datetime64("2020-06-01T00:00:00")
 MINUTE = np.timedelta64(60, "s")
@@ -113,3 +113,21 @@ def test_reference_times_further_apart_than_asked_for_are_told(tmp_path, monkeyp
         assert (code, err.count(says), err.count(f"--every {every}:")) == (0, bool(told), bool(told)), err
     apart = np.diff(read_forecast("f.nc").reference_times)
     assert (apart == (told or 15) * MINUTE).all()
+
+
+def test_of_many_records_a_few_are_named_and_the_times_of_all(tmp_path):
+    start, day, last = np.datetime64("2020-06-01T00:00:00"), np.timedelta64(1, "D"), np.timedelta64(15, "m")
+    # the fifth is the first in time, and the sixth the last
+    days = [start + n * day for n in (1, 2, 3, 4, 0, 9)]
+    records = [
+        open_records(
+            [write_record(tmp_path / f"r{n}.nc", rain(frames=4), times=first + np.arange(4) * 5 * np.timedelta64(1, "m"))]
+        )[0]
+        for n, first in enumerate(days)
+    ]
+    each = [f"r{n} goes from {days[n]}Z to {days[n] + last}Z" for n in range(4)]
+    assert spans(records[:4]) == "; ".join(each)
+    assert spans(records[:4] + records[5:]) == "; ".join(
+        [*each, f"1 further record; all together from {days[0]}Z to {days[5] + last}Z"]
+    )
+    assert spans(records).endswith(f"2 further records; all together from {days[4]}Z to {days[5] + last}Z")

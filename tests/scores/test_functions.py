@@ -194,6 +194,9 @@ def test_numbers_that_are_none_are_refused():
     for scale in (0, -5, [10, 0]):
         with pytest.raises(UsageError, match=r"^scale_km = .*: write the side of the windows of fss"):
             scores.fss(observed, observed, scale_km=scale, spacing_km=1)
+    for threshold in (0, -1, [1, np.inf], [-0.5, 5]):
+        with pytest.raises(UsageError, match=r"^threshold = .*: write a number above 0, such as 1, or several"):
+            scores.csi(observed, observed, threshold)
     for threshold in ([[1, 5]], np.nan, [1, None], [], True):
         with pytest.raises(UsageError, match="is not a number: write a number or a list of numbers"):
             scores.csi(observed, observed, threshold)
