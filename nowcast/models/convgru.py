@@ -80,17 +80,21 @@ class TrajGRU(ConvGRU):
         if self.flow_from_input is not None and frame is not None:
             features = features + self.flow_from_input(frame)
         flows = self.flows(F.leaky_relu(features, 0.2)).unflatten(1, (self.links, 2))  # (case, link, (y, x), y, x)
-        return self.from_state(torch.cat([warp(hidden, flows[:, link]) for link in range(self.links)], dim=1))
+        return self.from_state(warp(hidden, flows).transpose(1, 2).flatten(1, 2))
 
 
-def warp(field: Tensor, flow: Tensor) -> Tensor:
-    """Read a field at each cell's position plus a flow, by bilinear interpolation; 0 outside the grid.
+def warp(field: Tensor, flows: Tensor) -> Tensor:
+    """Read a field at each cell's position plus each of several flows, by bilinear interpolation; 0 outside the grid.
+
+    All flows in one call, as if they lay below each other: one by one they would be most of an exported network.
 
     field: (case, channel, y, x)
-    flow: (case, 2, y, x) cells, (y, x)
+    flows: (case, link, 2, y, x) cells, (y, x)
+    returns: (case, channel, link, y, x)
     """
     height, width = field.shape[-2:]
-    rows = torch.arange(height, device=field.device, dtype=torch.float32).view(1, -1, 1) + flow[:, 0].float()
-    columns = torch.arange(width, device=field.device, dtype=torch.float32).view(1, 1, -1) + flow[:, 1].float()
+    rows = torch.arange(height, device=field.device, dtype=torch.float32).view(-1, 1) + flows[:, :, 0].float()
+    columns = torch.arange(width, device=field.device, dtype=torch.float32) + flows[:, :, 1].float()
     places = torch.stack([(2 * columns + 1) / width - 1, (2 * rows + 1) / height - 1], dim=-1)
-    return F.grid_sample(field.float(), places, align_corners=False).to(field.dtype)
+    read = F.grid_sample(field.float(), places.flatten(1, 2), align_corners=False).to(field.dtype)
+    return read.unflatten(2, (flows.shape[1], height))

@@ -10,13 +10,14 @@ import netCDF4
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from makers import ROOT, command, rain, tiny_experiment, write_record
 
 from nowcast import config
 from nowcast.commands.train import train_run
 from nowcast.config.schema import NamedSection
 from nowcast.models import make_model, model_config, num_parameters
-from nowcast.models.convgru import warp
+from nowcast.models.convgru import TrajGRU, warp
 from nowcast.training.run_folder import METRICS
 
 CONFIGS = ROOT / "configs"
@@ -305,19 +306,33 @@ def test_blank_frames_follow_the_past_and_their_outputs_are_the_forecast(leads):
 
 def test_a_flow_of_zero_reads_a_field_where_it_is():
     field = torch.randn(2, 3, 7, 9)
-    torch.testing.assert_close(warp(field, torch.zeros(2, 2, 7, 9)), field)
+    torch.testing.assert_close(warp(field, torch.zeros(2, 1, 2, 7, 9))[:, :, 0], field)
 
 
 @pytest.mark.parametrize(("dy", "dx"), [(0, 1), (2, 0), (-1, -3), (3, -2)])
 def test_a_flow_of_whole_cells_reads_that_many_cells_away_and_zero_outside(dy, dx):
     field = torch.randn(1, 2, 7, 9)
-    flow = torch.tensor([dy, dx], dtype=torch.float32).view(1, 2, 1, 1).expand(1, 2, 7, 9)
+    flows = torch.tensor([[dx, dy], [dy, dx]], dtype=torch.float32).view(1, 2, 2, 1, 1).expand(1, 2, 2, 7, 9)
     expected = torch.zeros_like(field)
     for y in range(7):
         for x in range(9):
             if 0 <= y + dy < 7 and 0 <= x + dx < 9:
                 expected[..., y, x] = field[..., y + dy, x + dx]
-    torch.testing.assert_close(warp(field, flow), expected, rtol=1e-4, atol=1e-5)
+    read = warp(field, flows)  # along two flows; the first one does not change what is read along the second
+    assert read.shape == (1, 2, 2, 7, 9)
+    torch.testing.assert_close(read[:, :, 1], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_all_links_are_read_in_one_call_so_that_an_exported_network_stays_small(monkeypatch):
+    calls, read = [], F.grid_sample
+    monkeypatch.setattr(F, "grid_sample", lambda *given, **keys: calls.append(given) or read(*given, **keys))
+    torch.manual_seed(0)
+    layer, hidden, frame = TrajGRU(3, 4, 3, links=5), torch.randn(2, 4, 7, 9), torch.randn(2, 3, 7, 9)
+    found = layer.look_back(frame, hidden)
+    assert len(calls) == 1
+    flows = layer.flows(F.leaky_relu(layer.flow_from_state(hidden) + layer.flow_from_input(frame), 0.2))
+    one_by_one = [warp(hidden, flow[:, None])[:, :, 0] for flow in flows.split(2, dim=1)]
+    torch.testing.assert_close(found, layer.from_state(torch.cat(one_by_one, dim=1)))  # weights are link by link
 
 
 # ---- a quantity that is no rain
