@@ -33,7 +33,7 @@ class ConvGRU(nn.Module):
 
     def initial_states(self, like: Tensor) -> list[State]:
         """Return zero states for the grid of `like` (case, channel, y, x)."""
-        return [(like.new_zeros(len(like), self.hidden_channels, *like.shape[-2:]),)]
+        return [(like.new_zeros(like.shape[0], self.hidden_channels, *like.shape[-2:]),)]
 
     def step(self, frame: Tensor | None, states: Sequence[State]) -> list[State]:
         """Advance the state by one time step; `frame` is (case, channel, y, x)."""

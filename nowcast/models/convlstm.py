@@ -175,7 +175,7 @@ class ConvLSTM(nn.Module):
         sequence, hidden, after = None if frames is None else frames.transpose(0, 1), [], []
         for n, cell in enumerate(self.cells):
             state = None if states is None else states[n]
-            sequence, state = self._run(cell, sequence, state, like, num_steps if sequence is None else len(sequence))
+            sequence, state = self._run(cell, sequence, state, like, num_steps if sequence is None else sequence.shape[0])
             hidden.append(sequence.transpose(0, 1))
             after.append(state)
         return hidden, after

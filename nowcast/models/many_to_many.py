@@ -54,7 +54,7 @@ class ManyToMany(Model):
 
     def forward(self, past: Tensor, num_leads: int) -> Tensor:
         y, x = past.shape[-2:]
-        blank = past.new_zeros(len(past), num_leads, *past.shape[2:])
+        blank = past.new_zeros(past.shape[0], num_leads, *past.shape[2:])
         frames = pad_to_multiple(torch.cat([past, blank], dim=1), self.cell_multiple)
         if not self.config.validity_channel:
             frames = frames[:, :, :1]

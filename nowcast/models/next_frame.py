@@ -131,7 +131,7 @@ class NextFrame(Model):
         states, tail = memory or (None, None)
         features, states = self.stack(F.pixel_unshuffle(frames, self.config.patch), states)
         if tail is None:  # no features before the first frame
-            tail = features.new_zeros(len(features), self.look_back, *features.shape[2:])
+            tail = features.new_zeros(features.shape[0], self.look_back, *features.shape[2:])
         seen = torch.cat([tail.to(features.dtype), features], dim=1)
         values = self.head(seen.transpose(1, 2)).transpose(1, 2)
         values = activate(F.pixel_shuffle(values, self.config.patch)[:, :, 0], self.config.output)

@@ -69,7 +69,7 @@ class CNNLSTM(Model):
         values = F.relu(self.expand(vectors.flatten(2))).reshape(-1, self.config.channels[-1], *self.small)
         for n, up in enumerate(self.up):
             values = up(values if n == 0 else F.relu(values))
-        return activate(values.reshape(len(past), num_leads, *self.grid), self.config.output)
+        return activate(values.reshape(past.shape[0], num_leads, *self.grid), self.config.output)
 
 
 class FCLSTMConfig(Section):
@@ -110,5 +110,5 @@ class FCLSTM(Model):
         vectors = frames.flatten(2)[..., None, None]
         _, states = self.encoder(vectors)
         hidden, _ = self.forecaster(None, states, num_steps=num_leads)
-        values = over_time(self.head, hidden[-1]).reshape(len(past), num_leads, *self.grid)
+        values = over_time(self.head, hidden[-1]).reshape(past.shape[0], num_leads, *self.grid)
         return activate(values, self.config.output)
