@@ -25,7 +25,7 @@ from torch.export import ExportedProgram
 from nowcast import __version__
 from nowcast.errors import NowcastError, UsageError
 from nowcast.forecasters.baselines import DRY_THRESHOLD
-from nowcast.forecasters.export_formats import FORMATS, Forecast, quiet
+from nowcast.forecasters.export_formats import FORMATS, Forecast, quiet, without_paths
 from nowcast.forecasters.fields import forecast_rain
 from nowcast.forecasters.moving import Moving, moving_rain
 from nowcast.forecasters.network import Network
@@ -193,7 +193,8 @@ def program(network: Network) -> ExportedProgram:
     # strict would trace Python itself, in half as much time again; without it models must not take len() of a tensor, which
     # would make the number of cases a constant
     with quiet(), torch.no_grad():
-        return torch.export.export(_Whole(network).requires_grad_(False), (past,), dynamic_shapes=(sizes,), strict=False)
+        whole = _Whole(network).requires_grad_(False)
+        return without_paths(torch.export.export(whole, (past,), dynamic_shapes=(sizes,), strict=False))
 
 
 def check(forecast: Forecast, network: Network) -> None:
@@ -210,9 +211,8 @@ def moving_program(network: Network, grid: tuple[int, int]) -> ExportedProgram:
     """Return a network that needs the motion of the rain as a graph of torch operations, for one case on a grid (y, x)."""
     past = torch.zeros(1, network.input_frames, *grid)
     with quiet(), torch.no_grad():
-        return torch.export.export(
-            Moving(network, network.thresholds).requires_grad_(False), (past, torch.zeros(1, 2, *grid)), strict=False
-        )
+        whole = Moving(network, network.thresholds).requires_grad_(False)
+        return without_paths(torch.export.export(whole, (past, torch.zeros(1, 2, *grid)), strict=False))
 
 
 def check_moving(forecast: Forecast, network: Network, grid: tuple[int, int]) -> None:

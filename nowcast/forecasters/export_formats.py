@@ -34,6 +34,13 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+def without_paths(graph: ExportedProgram) -> ExportedProgram:
+    """Return a graph without the lines of source of each operation, which hold this machine's paths and fill most of a file."""
+    for node in graph.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return graph
+
+
 def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
     """Return the content of an ONNX file, made by the exporter of torch graphs; the older exporter is deprecated.
 
@@ -57,6 +64,10 @@ def to_onnx(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param:
                 dim.dim_param = axis_names.get(dim.dim_param, dim.dim_param)
+    for node in proto.graph.node:  # texts of the exporter on each operation; a viewer groups by the first
+        kept = [entry for entry in node.metadata_props if entry.key == "namespace"]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
     proto.producer_name, proto.producer_version = "nowcast", __version__
     for key, value in about.items():
         proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
@@ -82,6 +93,7 @@ def from_onnx(content: bytes) -> Forecast:
 
 
 def to_pt2(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
+    """Return the content of a .pt2 file."""
     buffer = io.BytesIO()
     with quiet():
         torch.export.save(graph, buffer, extra_files={PT2_DESCRIPTION: json.dumps(about, indent=1)})

@@ -4,13 +4,14 @@ import io
 import json
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
-from makers import rain, tiny_experiment
+from makers import ROOT, rain, tiny_experiment
 from torch import nn
 from torch.torch_version import TorchVersion
 
@@ -203,6 +204,15 @@ def test_another_forecast_than_the_networks_is_not_written(small, tmp_path, monk
     ):
         export.export(small.network, tmp_path / "m.pt2")
     assert not list(tmp_path.iterdir())
+
+
+@takes_pt2
+def test_files_hold_neither_paths_of_this_machine_nor_other_texts_of_the_exporter(small):
+    for content in (small.onnx, small.pt2):
+        for path in (ROOT, Path(torch.__file__).parent, Path(export.__file__).parent):
+            assert str(path).encode() not in content
+    for node in onnx.load(io.BytesIO(small.onnx)).graph.node:
+        assert {entry.key for entry in node.metadata_props} <= {"namespace"}
 
 
 def test_what_the_exporter_cannot_do_is_said_in_a_line(small, tmp_path, monkeypatch):
