@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
+from torch.utils._pytree import tree_map_only
 
 from nowcast import __version__
 from nowcast.errors import UsageError
@@ -95,9 +97,29 @@ def from_onnx(content: bytes) -> Forecast:
 def to_pt2(graph: ExportedProgram, about: dict[str, Any]) -> bytes:
     """Return the content of a .pt2 file."""
     buffer = io.BytesIO()
-    with quiet():
+    with quiet(), _without_sizes(graph):
         torch.export.save(graph, buffer, extra_files={PT2_DESCRIPTION: json.dumps(about, indent=1)})
     return buffer.getvalue()
+
+
+@contextmanager
+def _without_sizes(graph: ExportedProgram) -> Iterator[None]:
+    """Describe intermediate values of a graph only by their type and number of axes, with sizes of 0, while it is saved.
+
+    As expressions of y and x, sizes would be parsed anew whenever the file is loaded, ten times as long as all the rest.
+    Running the program does not use them; inputs and outputs keep theirs.
+    """
+    outputs = {value for node in graph.graph.nodes if node.op == "output" for value in node.all_input_nodes}
+    inner = [node for node in graph.graph.nodes if node.op == "call_function" and node not in outputs]
+    before = [dict(node.meta) for node in inner]
+    try:
+        for node in inner:
+            node.meta["val"] = tree_map_only(Tensor, lambda each: each.new_empty((0,) * each.dim()), node.meta["val"])
+            node.meta.pop("tensor_meta", None)
+        yield
+    finally:
+        for node, meta in zip(inner, before, strict=True):
+            node.meta = meta
 
 
 def from_pt2(content: bytes) -> Forecast:

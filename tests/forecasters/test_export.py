@@ -215,6 +215,21 @@ def test_files_hold_neither_paths_of_this_machine_nor_other_texts_of_the_exporte
         assert {entry.key for entry in node.metadata_props} <= {"namespace"}
 
 
+@pytest.mark.filterwarnings("ignore")
+@takes_pt2
+def test_sizes_of_intermediate_values_are_not_parsed_again_at_each_load(small):
+    def symbolic(graph):
+        inner = [node.meta.get("val") for node in graph.graph.nodes if node.op == "call_function"][:-1]  # the last one is given
+        sizes = [size for value in inner if isinstance(value, torch.Tensor) for size in value.shape]
+        return sum(isinstance(size, torch.SymInt) for size in sizes)
+
+    loaded = torch.export.load(io.BytesIO(small.pt2))
+    assert symbolic(loaded) == 0
+    assert symbolic(small.graph) > 10  # the graph itself keeps them: the other format is made from it
+    (past,) = [node for node in loaded.graph.nodes if node.name == "past"]
+    assert isinstance(past.meta["val"].shape[0], torch.SymInt)
+
+
 def test_what_the_exporter_cannot_do_is_said_in_a_line(small, tmp_path, monkeypatch):
     def refuse(_):
         raise RuntimeError("step 2 of 3") from NotImplementedError("No decomposition for aten::magic\nand so forth")
