@@ -47,7 +47,10 @@ class Case:
 
 @dataclass
 class Waves:
-    """Sums over cases: power of a field (lead, wave), and cross power with the previous lead time (lead - 1, wave)."""
+    """Sums over cases: power of a field (lead, wave), and cross power with the previous lead time (lead - 1, wave).
+
+    Only their ratios matter, up to a factor for all waves: the number of cases or members cancels.
+    """
 
     power: np.ndarray
     product: np.ndarray
@@ -103,7 +106,7 @@ def _add_observed(sums: Sequence[Waves], case: Case, number: np.ndarray, largest
     distributions = (Distributions(probabilities, largest=largest) for probabilities in case.exceedance)
     leads = [_fields(lead, lead.expected(_logarithm), rain) for lead, rain in zip(distributions, case.observed, strict=True)]
     for waves, fields in zip(sums, zip(*leads, strict=True), strict=True):
-        _add_waves(waves, fields, number, 1)
+        _add_waves(waves, fields, number)
 
 
 def _add_members(
@@ -121,7 +124,7 @@ def _add_members(
             of_member.append(_fields(distribution, expected, np.where(np.isnan(observed), np.nan, member)))
     for of_member in fields_of_members:
         for waves, fields in zip(sums, zip(*of_member, strict=True), strict=True):
-            _add_waves(waves, fields, number, MEMBERS)
+            _add_waves(waves, fields, number)
 
 
 def _fields(distributions: Distributions, expected: np.ndarray, rain: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -133,9 +136,9 @@ def _logarithm(rain: np.ndarray) -> np.ndarray:
     return np.log1p(rain / np.float32(OFFSET))
 
 
-def _add_waves(sums: Waves, fields: Sequence[np.ndarray], number: np.ndarray, divisor: int) -> None:
-    """Add the waves of fields (lead, y, x), divided by `divisor`, the number of fields that are averaged."""
-    weight = (weights(fields[0].shape) / divisor).ravel()
+def _add_waves(sums: Waves, fields: Sequence[np.ndarray], number: np.ndarray) -> None:
+    """Add the waves of fields (lead, y, x)."""
+    weight = weights(fields[0].shape).ravel()
     before = None
     for lead, field in enumerate(fields):
         waves = fft.rfft2(field)
