@@ -115,18 +115,18 @@ def covers_all_since(dataset, field: Field, leads: np.ndarray, times: np.ndarray
 
 
 def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray | None:
-    """Return the interval timedelta64[s] of each frame, from bounds of the time variable or a `start_time`; None without."""
+    """Return the interval timedelta64[s] of each frame, from bounds of the time variable or a `start_time`; None without.
+
+    Without an `end_time` the intervals end at the times.
+    """
     ends = time_bounds(dataset, field, times, where)
     if ends is not None:
         return np.abs(ends[..., 1] - ends[..., 0])
     start, end = _named_ends(dataset)
     if start is None:
         return None
-    starts = read_times(dataset, start, field.frame_dims, where)
-    spans = times - starts
-    if end and not (spans > np.timedelta64(0, "s")).all():  # the time is the start of the interval
-        spans = read_times(dataset, end, field.frame_dims, where) - starts
-    return spans
+    ends = read_times(dataset, end, field.frame_dims, where) if end else times
+    return ends - read_times(dataset, start, field.frame_dims, where)
 
 
 def at_ends(dataset, field: Field, times: np.ndarray, where: str, *, dims: tuple[str, ...]) -> tuple[np.ndarray, float | None]:

@@ -282,16 +282,25 @@ def test_an_amount_of_which_nothing_is_said_covers_the_time_step(tmp_path, case,
     assert not caplog.messages
 
 
-def test_bounds_come_before_texts_and_what_contradicts_is_told(tmp_path, caplog):
-    path = amounts(tmp_path / "a.nc", long_name="hourly rain", cell_methods="time: sum (interval: 5 minutes)")
+@pytest.mark.parametrize(
+    ("seconds", "text", "told"),
+    [
+        (600, "hourly rain", "3600 s"),
+        (600, "5-min rain", "300 s"),
+        (600, "11-min rain", "660 s"),
+        (597, "10-min rain", None),  # rounded
+    ],
+)
+def test_bounds_come_before_texts_and_what_contradicts_is_told(tmp_path, caplog, seconds, text, told):
+    path = amounts(tmp_path / "a.nc", long_name=text, cell_methods="time: sum (interval: 5 minutes)")
     with edit(path) as file:
         file.createDimension("bnds", 2)
         file["time"].bounds = "time_bnds"
         times = file["time"][:]
-        file.createVariable("time_bnds", "i4", ("time", "bnds"))[:] = np.stack([times - 600, times], axis=1)
-    np.testing.assert_allclose(read_one(path), AMOUNTS * 6, rtol=1e-6)
-    said = f'{path}: rr is divided by 600 s (the time bounds), but long_name "hourly rain" (3600 s) contradicts it'
-    assert caplog.messages == [said]
+        file.createVariable("time_bnds", "i4", ("time", "bnds"))[:] = np.stack([times - seconds, times], axis=1)
+    np.testing.assert_allclose(read_one(path), AMOUNTS * (3600 / seconds), rtol=1e-6)
+    said = f'{path}: rr is divided by 600 s (the time bounds), but long_name "{text}" ({told}) contradicts it'
+    assert caplog.messages == ([said] if told else [])
 
 
 @pytest.mark.parametrize(

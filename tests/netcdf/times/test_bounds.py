@@ -16,7 +16,8 @@ AROUND = (
 
 
 @pytest.mark.parametrize(
-    ("start", "end", "later", "said"), [(0, 5, 5, LATER), (-2.5, 2.5, 0, AROUND), (-5, 0, 0, None), (0, 0, 0, None)]
+    ("start", "end", "later", "said"),
+    [(0, 5, 5, LATER), (5, 0, 5, LATER), (-2.5, 2.5, 0, AROUND), (-5, 0, 0, None), (0, 0, 0, None)],
 )
 def test_rates_are_means_where_bounds_start_at_their_times(tmp_path, caplog, start, end, later, said):
     """IMERG's and CMORPH's half hours have their start as time, and no cell_methods. start, end: minutes after the times."""
@@ -28,12 +29,27 @@ def test_rates_are_means_where_bounds_start_at_their_times(tmp_path, caplog, sta
 
 
 def add_bounds(path, start, end):
-    """Add time bounds, minutes after the times."""
+    """Add time bounds, minutes after the times: one for all, or (time,)."""
     with edit(path) as file:
         file.createDimension("nv", 2)
         file["time"].bounds = "time_bnds"
         times = np.asarray(file["time"][:])[:, None]
-        file.createVariable("time_bnds", "i4", ("time", "nv"))[:] = times + 60 * np.array([start, end])
+        ends = np.stack(np.broadcast_arrays(start, end, np.zeros(len(times)))[:2], axis=-1)  # (time, 2)
+        file.createVariable("time_bnds", "i4", ("time", "nv"))[:] = times + 60 * ends
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "later"),
+    [(0, 5, [5, 5, 5]), (5, 0, [5, 5, 5]), (-2, 3, [3, 3, 3]), (0, [5, 5, 10], [5, 5, 10]), (2, 7, [0, 0, 0])],
+)
+def test_means_within_their_bounds_are_valid_at_the_ends(tmp_path, caplog, start, end, later):
+    """start, end: minutes after the times, in either order; later: how far the times are moved."""
+    path = write(tmp_path / "a.nc", RATES, cell_methods="time: mean")
+    expected = open_one(path).times + np.array(later, "timedelta64[m]")
+    add_bounds(path, start, end)
+    assert open_one(path).times.tolist() == expected.tolist()
+    said = f"{path}: the times of rr are up to {max(later)} min before the ends of its intervals (time bounds)"
+    assert caplog.messages == ([f"{said}; the ends are taken as valid times"] if max(later) else [])
 
 
 @pytest.mark.parametrize("methods", ["time: point", "valid_time: point", "t: point", "area: mean t: point"])
@@ -43,6 +59,24 @@ def test_rates_that_are_said_to_be_instants_keep_their_times(tmp_path, caplog, m
     add_bounds(path, 0, 5)
     assert open_one(path).times.tolist() == expected.tolist()
     assert not caplog.messages
+
+
+def test_bounds_have_the_calendar_of_the_times_and_may_have_units_of_their_own(tmp_path):
+    path = write(tmp_path / "a.nc", RATES)
+    expected = open_one(path).times + np.timedelta64(5, "m")
+    with edit(path) as file:
+        minutes = np.asarray(file["time"][:]) // 60
+        # the proleptic Gregorian calendar is two days off the standard one in the year 1
+        file["time"].setncatts({"units": "minutes since 0001-01-01", "calendar": "proleptic_gregorian"})
+        file["time"][:] = minutes + 719162 * 1440
+        file.createDimension("nv", 2)
+        bounds = file.createVariable("time_bnds", "i8", ("time", "nv"))
+        bounds[:] = np.stack([minutes, minutes + 5], axis=1) + 719162 * 1440
+    assert open_one(path).times.tolist() == expected.tolist()
+    with edit(path) as file:
+        file["time_bnds"].setncatts({"units": "seconds since 1970-01-01", "calendar": "standard"})
+        file["time_bnds"][:] = 60 * np.stack([minutes, minutes + 5], axis=1)
+    assert open_one(path).times.tolist() == expected.tolist()
 
 
 def test_bounds_that_cannot_be_read_do_not_matter_to_rates(tmp_path):

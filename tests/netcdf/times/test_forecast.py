@@ -86,6 +86,28 @@ def test_intervals_longer_than_the_time_step_of_a_record_are_told(tmp_path, unit
     assert unlike(found, open_one(slow)) is None
 
 
+def test_bounds_may_have_the_dimensions_in_another_order(tmp_path):
+    path = one_file(tmp_path, units=MEAN[0], methods=MEAN[1], before=7.5)
+    with edit(path) as file:
+        bounds, dims = np.asarray(file["time_bnds"][:]), file["time"].dimensions
+        file.createVariable("turned", "i8", (*dims[::-1], "nv"))[:] = bounds.swapaxes(0, 1)
+        file["time"].bounds = "turned"
+    found = read_forecast(path)
+    assert found.lead_times.tolist() == LEADS.tolist()
+    np.testing.assert_allclose(found.read(1), FIELDS[1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("minutes", [[0, 0, 0], [10, 15, 15]])
+def test_means_over_no_or_several_intervals_are_of_no_one_length(tmp_path, minutes):
+    path = one_file(tmp_path, units=MEAN[0], methods=MEAN[1], before=0)
+    with edit(path) as file:
+        ends = np.asarray(file["time"][:])
+        file["time_bnds"][:] = np.stack([ends - 60 * np.array(minutes), ends], axis=-1)
+    found = read_forecast(path)
+    assert found.lead_times.tolist() == LEADS.tolist()
+    assert unlike(found, open_one(tmp_path / "observed.nc")) is None
+
+
 def test_sums_over_more_than_the_time_between_lead_times_are_told_by_their_interval(tmp_path):
     hourly = one_file(tmp_path, units="mm", methods="time: sum over 60 minutes", before=0)
     with edit(hourly) as file:

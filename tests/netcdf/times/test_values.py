@@ -146,6 +146,30 @@ def test_an_accumulation_covers_the_time_since_its_start(tmp_path):
     assert read_one(path) == pytest.approx(12)
 
 
+def test_an_accumulation_with_a_start_and_an_end_does_not_last_until_a_later_time(tmp_path):
+    """The time may be that at which the sum was made."""
+    path = accumulation(tmp_path / "a.nc")
+    with edit(path) as file:
+        for name, before in (("start_time", 900), ("end_time", 300)):
+            file.createVariable(name, "i4", ("time",)).units = file["time"].units
+            file[name][:] = file["time"][:] - before
+    assert read_one(path) == pytest.approx(12)
+
+
+def test_a_start_that_counts_from_no_date_is_no_start_of_the_interval(tmp_path):
+    path = accumulation(tmp_path / "a.nc")
+    with edit(path) as file:
+        file.createVariable("start_time", "i4")[...] = 5
+    assert read_one(path) == pytest.approx(24)
+
+
+def test_a_gap_changes_no_weak_word_into_a_contradiction(tmp_path, caplog):
+    times = 1_600_000_200 + 300 * np.array([0, 1, 2, 9, 10])
+    path = write(tmp_path / "a.nc", np.full((5, 3, 3), 2.0, "f4"), times=times, units="mm", period="PT5M")
+    assert read_one(path) == pytest.approx(24)
+    assert not caplog.messages
+
+
 def test_an_accumulation_without_an_interval_covers_the_time_step(tmp_path):
     assert read_one(accumulation(tmp_path / "a.nc")) == pytest.approx(24)
 
