@@ -8,7 +8,7 @@ from makers.stored import open_one, write
 from nowcast.dataset.windows import find_windows
 from nowcast.errors import DataError
 from nowcast.netcdf.record import most_frequent_step
-from nowcast.netcdf.times.raster import nearest, nominal_times, tolerance
+from nowcast.netcdf.times.raster import absent_between, nearest, nominal_times, tolerance
 
 START = 1_262_365_206  # 2010-01-01T17:00:06, in s from 1970
 
@@ -111,6 +111,29 @@ def test_the_nearest_time():
     position, off = nearest(times, moments([-50, 149, 151, 300, 900]))
     assert position.tolist() == [0, 0, 1, 1, 2]
     assert off.astype(int).tolist() == [50, 149, 149, 0, 300]
+
+
+@pytest.mark.parametrize(("most", "absent"), [(0, []), (1, [600, 2850]), (2, [600, 2850]), (3, [600, 1500, 1800, 2100, 2850])])
+def test_frames_are_absent_in_short_gaps_of_whole_steps(most, absent):
+    times = moments([0, 300, 900, 1200, 2400, 2550, 3150, 3800])  # 150 and 650 are no multiples of the step
+    assert absent_between(times, np.timedelta64(300, "s"), most).tolist() == moments(absent).tolist()
+    assert absent_between(times, np.timedelta64("NaT", "s"), most).size == 0
+
+
+@pytest.mark.parametrize(
+    ("times", "nominal"),
+    [
+        ([0, 295, 600], [0, 300, 600]),  # three frames are enough
+        ([0, 300, 600, 975, 1200, 1500], [0, 300, 600, 900, 1200, 1500]),  # just within the tolerance
+        ([0, 300, 600, 976, 1200, 1500], [0, 300, 600, 976, 1200, 1500]),
+        # the radar started again after an absent frame, 145 s later: a raster for each part
+        ([0, 310, 600, 900, 1645, 1935, 2245, 2545], [0, 300, 600, 900, 1645, 1945, 2245, 2545]),
+        # a quarter of the steps are gaps of any length
+        ([0, 300, 605, 5000, 5300, 5595, 9007, 9307, 9611], [0, 300, 600, 5000, 5300, 5600, 9007, 9307, 9607]),
+    ],
+)
+def test_nominal_times_by_hand(times, nominal):
+    assert nominal_times(moments(times)).astype(int).tolist() == nominal
 
 
 def test_a_frame_is_found_by_its_time_in_the_file_or_one_that_is_near(tmp_path):
