@@ -82,25 +82,18 @@ def read_periods(dataset, name: str, dims: tuple[str, ...], where: str) -> np.nd
 
 
 def read_valid_times(dataset, names: TimeNames, dims: tuple[str, ...], where: str) -> np.ndarray | None:
-    """Read valid times, or add lead times to reference times; dimensions as `read_times`.
+    """Read valid times, or add lead times to reference times.
 
-        returns: (…,) datetime64[s] over all of `dims`; None if they are not stated for all of them
+        dims: one dimension to keep, or none
+        returns: (time,) or () datetime64[s]; None if they are not stated along that dimension
 
     Raises DataError (exit 3) as `read_times`.
     """
-    variables = dataset.variables
     if names.valid and covered(dataset, [names.valid], dims):
         return read_times(dataset, names.valid, dims, where)
     if not (names.reference and names.period and covered(dataset, [names.reference, names.period], dims)):
         return None
-    parts = (read_times, names.reference), (read_periods, names.period)
-    references, periods = (
-        read(dataset, name, dims, where).reshape([
-            len(dataset.dimensions[dim]) if dim in variables[name].dimensions else 1 for dim in dims
-        ])
-        for read, name in parts
-    )  # fmt: skip
-    return references + periods
+    return read_times(dataset, names.reference, dims, where) + read_periods(dataset, names.period, dims, where)
 
 
 def covered(dataset, names: Iterable[str], dims: Iterable[str]) -> bool:

@@ -118,6 +118,7 @@ def test_a_start_time_is_unpacked(record):
         ("i2", 3, {"units": "s", "scale_factor": 300.0}),
         ("i1", 180, {"units": "s", "scale_factor": 5.0, "_Unsigned": "true"}),
         ("i4", 10, {"units": "minutes", "add_offset": 5.0}),
+        ("f4", 0.7, {"units": "hours", "scale_factor": 1 / 2.8}),  # 899.99998 s
     ],
 )
 def test_lead_times_and_reference_times_are_unpacked(tmp_path, kind, stored, attributes):
