@@ -40,6 +40,7 @@ def test_sums_are_means_times_the_interval():
     fields[7, 0, 1] = np.nan
     np.testing.assert_array_equal(half.of(fields)[:, 0], [[3, 0], [0.5, np.nan]])
     np.testing.assert_array_equal(whole.of(fields)[:, 0], [[3.5, np.nan]])
+    assert whole.of(fields).dtype == np.float32
 
 
 @pytest.mark.parametrize("minutes", [7, 65])
@@ -58,7 +59,8 @@ def test_a_constant_rain_of_12_mm_h_gives_6_mm_in_half_an_hour(forecast):
             assert np.isnan(values[:, 13, 3]).all()  # the file's rows run from the south
             assert set(np.unique(values[~np.isnan(values)])) == {amount}
             assert (sums.attrs["standard_name"], sums.attrs["units"]) == ("lwe_thickness_of_precipitation_amount", "mm")
-            assert "sum" in sums.attrs["cell_methods"]
+            time = f"time_{minutes}_min" if forecast == "single" else "time"  # a dimension, or what the standard name says
+            assert sums.attrs["cell_methods"] == f"{time}: sum (comment: over {minutes} minutes)"
             assert sums.attrs["grid_mapping"] == "crs"
             times, bounds = file[f"time_{minutes}_min"], file[f"time_{minutes}_min_bounds"]
             assert times.attrs.get("bounds", times.encoding.get("bounds")) == bounds.name
