@@ -7,7 +7,7 @@ frames exactly one time step apart.
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import netCDF4
@@ -155,7 +155,8 @@ def _parse_time(entry: str, where: str) -> np.datetime64:
     entry = re.sub(r"^(\d{4})/(\d\d)/(\d\d)(?!\d)", r"\1-\2-\3", entry)
     try:
         time = datetime.fromisoformat(entry)
-        return np.datetime64(time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time, "s")
+        time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
+        return np.datetime64(time + timedelta(seconds=0.5), "s")  # rounded, as numbers are: NumPy cuts off fractions
     except (ValueError, OverflowError):
         seconds = read_moment(entry)  # with a zone such as -6:00, which ISO 8601 does not have but udunits has
     if seconds is None:

@@ -20,7 +20,7 @@ def with_time(path, kind, stored, *, units=SECONDS, name="time", dims=("time",),
         if name in file.variables:
             file.renameVariable(name, f"old_{name}")
             file[f"old_{name}"].standard_name = "other"
-        variable = file.createVariable(name, kind, dims)
+        variable = file.createVariable(name, kind, dims, fill_value=attributes.pop("_FillValue", None))
         variable.set_auto_maskandscale(False)
         variable.setncatts({"units": units} | attributes)
         variable[...] = np.asarray(stored).astype(kind)
@@ -51,8 +51,9 @@ def test_packed_times_are_unpacked(record, kind, stored, attributes):
     assert open_one(with_time(record, kind, stored, **attributes)).times.tolist() == (FIRST + FIVE).tolist()
 
 
-def test_a_fill_value_among_packed_times_is_missing(record):
-    with_time(record, "i2", [0, 1, -5, 3], scale_factor=300.0, missing_value=np.int16(-5))
+@pytest.mark.parametrize("mark", ["missing_value", "_FillValue"])
+def test_a_fill_value_among_packed_times_is_missing(record, mark):
+    with_time(record, "i2", [0, 1, -5, 3], scale_factor=300.0, **{mark: np.int16(-5)})
     with pytest.raises(DataError, match=r"a.nc: time has missing times\.\nExpected a time for every frame"):
         open_one(record)
 
@@ -61,6 +62,19 @@ def test_a_fill_value_among_packed_times_is_missing(record):
 def test_not_a_time_of_numpy_is_missing(record, units):
     """In nanoseconds it would be in 1677."""
     with_time(record, "i8", [0, np.iinfo("i8").min, 2, 3], units=units)
+    with pytest.raises(DataError, match=r"a.nc: time has missing times\.\nExpected a time for every frame"):
+        open_one(record)
+
+
+def test_the_default_fill_value_is_a_time_where_another_is_declared(record):
+    stored = netCDF4.default_fillvals["i2"] + np.arange(4)
+    with_time(record, "i2", stored, units="minutes since 2020-06-23T18:07", _FillValue=np.int16(-5))
+    assert open_one(record).times.tolist() == (FIRST + np.arange(4) * np.timedelta64(60, "s")).tolist()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_missing(record, number):
+    with_time(record, "f8", [0, number, 600, 900])
     with pytest.raises(DataError, match=r"a.nc: time has missing times\.\nExpected a time for every frame"):
         open_one(record)
 

@@ -11,6 +11,7 @@ from makers.stored import START, edit, open_one, read_one, write
 
 from nowcast.errors import DataError
 from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.times.values import read_periods, read_times
 
 
 def test_frames_are_sorted_and_the_last_of_equal_times_is_kept(tmp_path, caplog):
@@ -63,6 +64,7 @@ def test_one_frame_has_no_time_step(tmp_path):
         ("f8", "hours since 1900-01-01", [START / 3600 + 613608, (START + 300) / 3600 + 613608]),
         ("f4", "hours since 2020-09-01", [300.5, 300.5 + 1 / 12]),
         ("i2", "minutes since 2020-09-13 12:00", [30, 35]),
+        ("f8", "day as %Y%m%d.%f", [20200913.520833333, 20200913.524305555]),  # a fraction of a second before
     ],
 )
 def test_times_in_any_units_are_read_to_the_second(tmp_path, kind, units, values):
@@ -76,17 +78,75 @@ def test_times_in_any_units_are_read_to_the_second(tmp_path, kind, units, values
     assert open_one(path).times.astype(int).tolist() == [START, START + 300]
 
 
-def test_times_too_coarse_to_tell_frames_apart_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("units", "stored", "packing", "resolution"),
+    [
+        ("hours since 1900-01-01", [1058052.5, 1058052.6], {}, 450),
+        ("hours since 1900-01-01", [0, 1058052.5], {}, 450),
+        ("hours since 2141-06-01", [-1058052.6, -1058052.5], {}, 450),
+        ("seconds since 2020-06-01", [500000, 500000.3], {"scale_factor": 1000.0}, 31),
+    ],
+)
+def test_times_too_coarse_to_tell_frames_apart_are_refused(tmp_path, units, stored, packing, resolution):
     path = write(tmp_path / "a.nc", np.zeros((2, 3, 3), "f4"))
     with edit(path) as file:
         file.renameVariable("time", "old")
         file["old"].standard_name = "other"
         time = file.createVariable("time", "f4", ("time",))
-        time.units = "hours since 1900-01-01"
-        time[:] = [1058052.5, 1058052.6]
-    message = r'time, in "hours since 1900-01-01", is stored in steps of 450 s: frames cannot be told apart\.\nExpected'
+        time.set_auto_scale(False)
+        time.setncatts({"units": units} | packing)
+        time[:] = stored
+    message = rf'time, in "{units}", is stored in steps of {resolution} s: frames cannot be told apart\.\nExpected'
     with pytest.raises(DataError, match=message):
         open_records([path])
+
+
+def test_days_as_numbers_are_refused_in_single_precision(tmp_path):
+    path = write(tmp_path / "a.nc", np.zeros((2, 3, 3), "f4"))
+    with edit(path) as file:
+        file.renameVariable("time", "old")
+        file["old"].standard_name = "other"
+        file.createVariable("time", "f4", ("time",)).setncatts({"standard_name": "time", "units": "day as %Y%m%d.%f"})
+        file["time"][:] = [20200602, 20200604]  # the days between are none in single precision
+    with pytest.raises(DataError, match=r"a\.nc: time has units"):
+        open_records([path])
+
+
+@pytest.mark.parametrize(
+    ("texts", "second"),
+    [
+        ("2020-06-01T02:05:00+02:00", 0),
+        ("2020-05-31T19:05:30-05:00", 30),
+        ("2020-06-01T00:05:29.7Z", 30),
+        ("2020-06-01T00:05:30.4", 30),
+        ("2020-05-31 18:05:29.7 -6:00", 30),
+    ],
+)
+def test_texts_are_read_in_their_zone_to_the_nearest_second(tmp_path, texts, second):
+    path = write(tmp_path / "a.nc", np.zeros((1, 3, 3), "f4"))
+    with edit(path) as file:
+        file.renameVariable("time", "old")
+        file["old"].standard_name = "other"
+        file.createVariable("time", str, ("time",))[0] = texts
+    assert str(open_one(path).times[0]) == f"2020-06-01T00:05:{second:02}"
+
+
+def test_times_and_lead_times_come_in_the_order_of_the_dimensions_that_are_asked_for(tmp_path):
+    with netCDF4.Dataset(tmp_path / "a.nc", "w") as file:
+        for dim, size in (("run", 2), ("lead", 3)):
+            file.createDimension(dim, size)
+        minutes = np.array([[0, 60], [5, 65], [10, 70]])
+        for name, units in (("number", "minutes since 2020-06-01"), ("period", "minutes")):
+            file.createVariable(name, "i4", ("lead", "run")).units = units
+            file[name][:] = minutes
+        file.createVariable("text", str, ("lead", "run"))[:] = np.array(
+            [[f"2020-06-01T{minute // 60:02}:{minute % 60:02}" for minute in row] for row in minutes], object
+        )
+        for dims, expected in ((("run", "lead"), minutes.T), (("lead", "run"), minutes), (("lead",), minutes[:, 0])):
+            times = np.datetime64("2020-06-01") + expected.astype("timedelta64[m]")
+            for name in ("number", "text"):
+                np.testing.assert_array_equal(read_times(file, name, dims, "a.nc"), times)
+            np.testing.assert_array_equal(read_periods(file, "period", dims, "a.nc"), expected.astype("timedelta64[m]"))
 
 
 @pytest.mark.parametrize(
