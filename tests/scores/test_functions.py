@@ -90,6 +90,11 @@ def test_probabilities_are_taken_by_the_name_of_their_threshold():
     assert (
         scores.brier(chances.sel(threshold=5), truth, 5) == scores.brier(chances.sel(threshold=5), truth) == pytest.approx(five)
     )
+    for near in (1.02, 0.98):
+        with pytest.raises(UsageError, match=f"no probabilities of {near} mm/h"):
+            scores.brier(chances, truth, near)
+    rounded = chances.assign_coords(threshold=np.array([0.1, 0.7], np.float32))
+    np.testing.assert_allclose(scores.brier(rounded, truth, [0.1, 0.7]), scores.brier(rounded, truth))
     for part in (chances, chances.sel(threshold=1)):
         with pytest.raises(UsageError, match=r"roc_area: the forecast has no probabilities of 2 mm/h\.\nIt has those of 1"):
             scores.roc_area(part, truth, 2)
@@ -105,17 +110,21 @@ def test_units_tell_probabilities_from_rain():
     in_percent = (of_one * np.float32(100)).assign_attrs(units="%")
     named, without = of_one.drop_attrs().rename(name), of_one.drop_attrs()
     compared = of_one.assign_attrs(standard_name="rainfall_rate")  # xarray keeps that of the rain
-    for chances in (of_one, in_percent, named, without.assign_attrs(long_name=name), compared):
+    unit = without.assign_attrs(unit="1")
+    for chances in (of_one, in_percent, named, without.assign_attrs(long_name=name), compared, unit):
         assert scores.brier(chances, truth, 1) == pytest.approx(expected)
     assert scores.brier(truth >= 1, truth, 1) == 0  # bool, in whose attributes "mm h-1" stands
     assert compared.attrs == {"units": "1", "standard_name": "rainfall_rate"}
     for units in ("mm h-1", "kg m-2 s-1", "mm", "dBZ", "K"):
         with pytest.raises(DataError, match=f'^"p" has the units "{units}", which are not those of probabilities'):
             scores.brier(of_one.assign_attrs(units=units), truth, 1)
+        with pytest.raises(DataError, match=f'^"{name}" has the units "{units}", which are not those of probabilities'):
+            scores.brier(named.assign_attrs(units=units), truth, 1)
     with pytest.raises(DataError, match=r'^"p" has no units\.\nExpected probabilities in units of "1" or "%", such as'):
         scores.roc_area(without, truth, 1)
-    with pytest.raises(DataError, match=r"probabilities of values below the threshold\.\nExpected those of reaching it"):
-        scores.brier(of_one.rename(name.replace("above", "below")), truth, 1)
+    for below in ("below", "Below"):
+        with pytest.raises(DataError, match=r"probabilities of values below the threshold\.\nExpected those of reaching it"):
+            scores.brier(of_one.rename(name.replace("above", below)), truth, 1)
 
 
 def test_a_quantity_that_is_no_rain_needs_its_own_threshold_and_range():
@@ -154,8 +163,30 @@ def test_a_forecast_that_states_its_start_is_scored_without_a_warning(caplog):
 
 def test_times_of_a_forecast_that_are_not_observed_are_told(caplog):
     observed = rain(frames=8)
-    scores.mae(labelled(observed[3:6], start=3), labelled(observed[:5]))
+    error = scores.mae(labelled(observed[3:6] + 1, start=3), labelled(observed[:5]))
+    assert error == pytest.approx(1, abs=1e-5), "of the times that are observed"
     assert caplog.messages == ["the observation has no frame at 1 of 3 times of the forecast, the first 2020-06-01T00:25:00Z"]
+
+
+def test_frames_of_a_forecast_and_an_observation_may_be_some_seconds_apart():
+    observed = labelled(rain(frames=6))
+    for seconds in (-10, 10):
+        forecast = observed[2:5].assign_coords(time=observed.time.values[2:5] + np.timedelta64(seconds, "s"))
+        assert scores.mae(forecast, observed) == 0
+
+
+def test_one_frame_is_scored_and_times_that_are_none_are_refused():
+    observed = labelled(rain(frames=6))
+    assert scores.mae(observed[:1], observed[:1]) == 0
+    absent = observed.assign_coords(time=[*observed.time.values[:5], np.datetime64("NaT")])
+    for forecast, truth in ((absent, observed), (observed, absent)):
+        with pytest.raises(DataError, match="has missing times"):
+            scores.mae(forecast, truth)
+    with pytest.raises(DataError, match=r"^rain has no times\.\nExpected a time"):
+        scores.mae(observed.drop_vars("time"), observed)
+    for start in (15, 1000):
+        with pytest.raises(DataError, match=r"no frame at any time of the forecast.*\nIt goes from 2020-06-01T00:00:00Z to"):
+            scores.mae(labelled(observed.values, start=start), observed)
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -169,6 +200,8 @@ def test_shapes_that_do_not_fit_are_refused():
         scores.csi(FORECAST, OBSERVED, "one")
     with pytest.raises(UsageError, match="the scores take DataArrays: give a variable of the Dataset"):
         scores.mae(labelled(FORECAST).to_dataset(name="rain"), labelled(OBSERVED))
+    with pytest.raises(UsageError, match=r"the observation \('y', 'x'\)\.\nExpected \(time, y, x\)"):
+        scores.mae(labelled(FORECAST), labelled(OBSERVED)[0])
 
 
 def test_one_data_array_and_one_numpy_array_are_refused():
@@ -293,3 +326,5 @@ def test_only_frames_near_the_forecast_are_read(monkeypatch):
     near = observed[30:33]
     assert scores.mae(near.copy(data=near.values + 1), observed) == pytest.approx(1, abs=1e-5)
     assert written == [19, 3]  # eight before and after
+    assert scores.mae(near.copy(data=near.values + 1), observed[::-1]) == pytest.approx(1, abs=1e-5)
+    assert written[2:] == [19, 3], "in any order of the times"
