@@ -110,7 +110,7 @@ def lagged_means(frames: Tensor, known: Tensor, block: int, lag: int) -> Tensor:
 
 def combine(weights: tuple[Tensor, Tensor], newest: Tensor, before: Tensor) -> Tensor:
     """Return weights[0] · newest + weights[1] · before; all of the same shape."""
-    if library := _library_for(newest):
+    if library := _library_for(*weights, newest, before):
         fields = [field.contiguous() for field in (weights[0], newest, weights[1], before)]
         following = torch.empty_like(fields[1])
         library.combined(*_pointers(*fields), following.numel(), following.data_ptr(), torch.get_num_threads())

@@ -27,7 +27,8 @@ def fields(shape, seed=0):
 def compare(compute, *given):
     """Compare what `compute` finds in C with what torch finds in double precision, also where memory is not contiguous."""
     turned = [field.transpose(0, 1).contiguous().transpose(0, 1) for field in given]
-    expected, *found = (compute(*each) for each in ([field.double() for field in given], given, turned))
+    mixed = [turned[0], *given[1:]], [*given[:-1], turned[-1]]
+    expected, *found = (compute(*each) for each in ([field.double() for field in given], given, turned, *mixed))
     for one in found:
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6, check_dtype=False)
 
@@ -66,7 +67,7 @@ def test_an_autoregression_is_that_of_torch():
 
 def test_a_value_that_is_reached_exactly_counts():
     field = torch.tensor([[0.25, 0.2499], [-1.0, 0.0]])[None, None]
-    assert float(scales.shares_reached(field, 0.25, 2)) == 0.25
+    assert float(scales.shares_reached(field, 0.25, 2)) == float(scales.shares_reached(field.double(), 0.25, 2)) == 0.25
 
 
 def test_threads_and_place_change_no_bit():
@@ -102,3 +103,6 @@ def test_gradients_are_left_to_torch():
     torch.testing.assert_close(values.grad, torch.full_like(values, 1 / 64))
     scales.halve(values, share)[0].sum().backward()
     assert values.grad[share > 0].abs().sum() > 0
+    weight = torch.ones(8, 8, requires_grad=True)
+    scales.combine((weight, weight.detach()), values[0, 0].detach(), share[0, 0]).sum().backward()
+    assert torch.equal(weight.grad, values[0, 0])
