@@ -73,7 +73,7 @@ def test_what_is_not_finite_is_not_hidden(num_threads):
     assert loss_and_gradient("probabilistic", outputs)[0].isnan()
 
 
-@pytest.mark.parametrize(("least", "most"), [(-80.0, -9.1), (-9.1, -8.9), (-12.0, 3.0)])
+@pytest.mark.parametrize(("least", "most"), [(-80.0, -9.1), (-9.1, -8.9), (-8.9, -5.1), (-12.0, 3.0)])
 @pytest.mark.parametrize("wet", [(), (5,), (130, 400)])
 def test_dry_places_with_small_probabilities_are_as_exact_as_others(num_threads, least, most, wet):
     generator = torch.Generator().manual_seed(3)
@@ -90,6 +90,23 @@ def test_dry_places_with_small_probabilities_are_as_exact_as_others(num_threads,
     each.sum().backward()
     assert total.item() == pytest.approx(each.sum().item(), rel=1e-5)
     torch.testing.assert_close(outputs.grad, odds.grad.float(), rtol=1e-5, atol=0)
+
+
+def test_dry_places_have_the_weight_of_each_threshold(num_threads):
+    outputs = torch.tensor([-12.0, -14.0])[None, None, :, None, None].expand(1, 1, 2, 1, 200).clone().requires_grad_()
+    given = (
+        torch.zeros(1, 1, 1, 200),
+        torch.ones(1, 1, 1, 200, dtype=torch.bool),
+        [[1.0, 0.0], [0.0, 1.0]],
+        [0.1, 1.0],
+        [1.0, 3.0],
+    )
+    total = LinearCrossEntropy.apply(outputs, *given, compiled.load(SOURCE))
+    total.backward()
+    entropies = torch.log1p(torch.tensor([-12.0, -14.0]).exp()) * torch.tensor([1.0, 3.0])
+    assert total.item() == pytest.approx(200 * entropies.sum().item(), rel=1e-5)
+    slopes = torch.tensor([-12.0, -14.0]).sigmoid() * torch.tensor([1.0, 3.0])
+    torch.testing.assert_close(outputs.grad[0, 0, :, 0], slopes[:, None].expand(2, 200), rtol=1e-5, atol=0)
 
 
 def test_what_is_not_finite_in_a_dry_place_is_not_hidden(num_threads):
