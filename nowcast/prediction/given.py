@@ -74,7 +74,7 @@ def as_time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64:
     whole_day: whether a date without a time means the last second of the day
     """
     time = given.values[()] if isinstance(given, xr.DataArray) else given[()] if isinstance(given, np.ndarray) else given
-    if isinstance(time, datetime) and time == time and time.tzinfo:
+    if isinstance(time, datetime) and time.tzinfo:
         time = time.astimezone(UTC).replace(tzinfo=None)
     if not isinstance(time, date | np.datetime64) or time != time:  # NaT differs from itself
         shown = " ".join(repr(given).split())[:80]
