@@ -62,6 +62,11 @@ def test_amounts_per_step_are_not(tmp_path):
     np.testing.assert_allclose(read_forecast(forecast(tmp_path / "p.nc", same / 6)).read(0), same, atol=1e-4)
 
 
+def test_a_stated_interval_may_be_shorter_than_the_time_between_lead_times(tmp_path):
+    path = forecast(tmp_path / "f.nc", RATES / 6, leads=2 * LEADS, cell_methods="time: sum (interval: 10 minutes)")
+    np.testing.assert_allclose(read_forecast(path).read(0), RATES, atol=1e-4)
+
+
 def test_members_are_differenced_each(tmp_path):
     members = np.stack([RATES, 2 * RATES[::-1]])
     found = read_forecast(forecast(tmp_path / "f.nc", totals(members)))
@@ -122,6 +127,13 @@ def test_amounts_per_step_in_a_file_for_each_lead_time_are_not(tmp_path, since):
     for lead, field in zip(LEADS, RATES / 6, strict=True):
         forecast(tmp_path / f"{lead}.nc", field[None], leads=[lead], bounds=since and lead - since)
     np.testing.assert_allclose(read_forecast(tmp_path).read(0), RATES, atol=1e-4)
+
+
+@pytest.mark.parametrize("leads", [[90], [0, 90]])
+def test_one_total_since_the_start_is_divided_by_its_lead_time(tmp_path, leads):
+    stored = np.concatenate([np.zeros((1, 12, 16)), totals(RATES[:1], [90])])[-len(leads) :]
+    path = forecast(tmp_path / "f.nc", stored, leads=leads, comment="rain since start")
+    np.testing.assert_allclose(read_forecast(path).read(0)[-1], RATES[0], atol=1e-4)
 
 
 def test_one_amount_over_the_whole_lead_time_is_its_rate(tmp_path):

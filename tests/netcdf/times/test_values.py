@@ -101,6 +101,11 @@ def test_times_too_coarse_to_tell_frames_apart_are_refused(tmp_path, units, stor
         open_records([path])
 
 
+def test_seconds_that_look_like_dates_are_seconds(tmp_path):
+    times = [1901010100, 1901010400]  # in 2030; as yyyymmddhh in 1901
+    assert open_one(write(tmp_path / "a.nc", np.zeros((2, 3, 3), "f4"), times=times)).times.astype(int).tolist() == times
+
+
 def test_days_as_numbers_are_refused_in_single_precision(tmp_path):
     path = write(tmp_path / "a.nc", np.zeros((2, 3, 3), "f4"))
     with edit(path) as file:
@@ -113,22 +118,24 @@ def test_days_as_numbers_are_refused_in_single_precision(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("texts", "second"),
+    ("text", "clock"),
     [
-        ("2020-06-01T02:05:00+02:00", 0),
-        ("2020-05-31T19:05:30-05:00", 30),
-        ("2020-06-01T00:05:29.7Z", 30),
-        ("2020-06-01T00:05:30.4", 30),
-        ("2020-05-31 18:05:29.7 -6:00", 30),
+        ("2020-06-01T02:05:00+02:00", "00:05:00"),
+        ("2020-05-31T19:05:30-05:00", "00:05:30"),
+        ("2020-06-01T00:05:29.7Z", "00:05:30"),
+        ("2020-06-01T00:05:30.4", "00:05:30"),
+        ("2020-05-31 18:05:29.7 -6:00", "00:05:30"),
+        ("  2020-06-01 00:05:30  ", "00:05:30"),
+        ("2020060104", "04:00:00"),
     ],
 )
-def test_texts_are_read_in_their_zone_to_the_nearest_second(tmp_path, texts, second):
+def test_texts_are_read_in_their_zone_to_the_nearest_second(tmp_path, text, clock):
     path = write(tmp_path / "a.nc", np.zeros((1, 3, 3), "f4"))
     with edit(path) as file:
         file.renameVariable("time", "old")
         file["old"].standard_name = "other"
-        file.createVariable("time", str, ("time",))[0] = texts
-    assert str(open_one(path).times[0]) == f"2020-06-01T00:05:{second:02}"
+        file.createVariable("time", str, ("time",))[0] = text
+    assert str(open_one(path).times[0]) == f"2020-06-01T{clock}"
 
 
 def test_times_and_lead_times_come_in_the_order_of_the_dimensions_that_are_asked_for(tmp_path):
