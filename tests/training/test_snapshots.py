@@ -1,12 +1,15 @@
 """Checkpoints hold the weights that forecast, and describe the training."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from makers import tiny_experiment
+from makers.stored import edit
 
 from nowcast.dataset.archive import open_archive
+from nowcast.errors import CheckpointError
 from nowcast.models.checkpoint import BEST, LAST, PREVIOUS, read_checkpoint
 from nowcast.training.learner import Learner
 from nowcast.training.snapshots import Snapshots
@@ -43,6 +46,30 @@ def test_the_best_checkpoint_holds_the_average_and_describes_itself(made):
     assert data.input_frames != data.lead_frames
     assert len(set(expected["windows"].values())) == 2
     assert "frame_statistics" not in best.metadata
+
+
+@pytest.mark.parametrize("state", [None, {"step": "3"}, {"steps": 3}])
+def test_a_checkpoint_without_its_state_does_not_fit(made, state):
+    made.save_last(TrainingState(step=1))
+    last = read_checkpoint(made.output / LAST)
+    metadata = {key: value for key, value in last.metadata.items() if key != "state"} | ({"state": state} if state else {})
+    with pytest.raises(CheckpointError, match=r"^the checkpoint in .* does not fit the config: "):
+        made.restore(replace(last, metadata=metadata))
+
+
+def test_a_spacing_is_rounded_and_0_where_it_is_unknown(record, tmp_path):
+    for scale, expected in ((1.23456789, [[1.2346, 1.2346]]), (None, [[0.0, 0.0]])):
+        with edit(record) as file:
+            for name in ("y", "x"):
+                if scale:
+                    file[name][:] = scale * file[name][:]
+                else:
+                    file[name].delncattr("units")
+                    file[name].delncattr("standard_name")
+        experiment = tiny_experiment([record])
+        snapshots = Snapshots(Learner(experiment, torch.device("cpu")), open_archive(experiment.data), tmp_path, num_steps=9)
+        snapshots.save_best(TrainingState())
+        assert read_checkpoint(tmp_path / BEST).metadata["spacing_km"] == expected
 
 
 def test_the_last_checkpoint_has_the_state_and_the_one_before_it_is_kept(made):
