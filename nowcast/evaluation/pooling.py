@@ -68,22 +68,43 @@ def _read_with_remarks(path: str | Path) -> Evaluation:
 
 def _require_alike(a: Evaluation, b: Evaluation, path_a: str | Path, path_b: str | Path) -> None:
     """Raise UsageError if two evaluations differ in their quantity, forecasters, lead times, thresholds or scores."""
-    description_a, description_b = _description(a), _description(b)
-    for item, value_a in description_a.items():
-        if value_a != (value_b := description_b.get(item)):
-            raise UsageError(
-                f"{path_a} and {path_b} cannot be pooled, because their {item} differ:\n{_text(value_a)} | {_text(value_b)}"
-            )
+    for describe in (_subject, _kinds_of_sums, _parameters_of_sums):  # in this order: sums have parameters of their kinds
+        description_a, description_b = describe(a), describe(b)
+        for item, value_a in description_a.items():
+            if value_a != (value_b := description_b.get(item)):
+                raise UsageError(
+                    f"{path_a} and {path_b} cannot be pooled, because their {item} differ" + _difference(value_a, value_b)
+                )
 
 
-def _description(evaluation: Evaluation) -> dict[str, object]:
-    """Return the properties that must be equal in pooled evaluations, by name (in the plural)."""
-    tallies = {name: next(iter(blocks.values())) for name, blocks in evaluation.blocks.items()}
-    all_sums = [tally[kind] for tally in tallies.values() for kind in tally]
-    parameters = {name.replace("_", " "): value for sums in all_sums for name, value in sums.parameters.items()}
-    subject = {"quantities": evaluation.quantity, "forecasters": sorted(tallies), "lead times": evaluation.lead_minutes}
-    kinds = sorted(f"{name}: {' '.join(sorted(tallies[name]))}" for name in tallies)
-    return subject | parameters | {"kinds of sums": kinds}
+def _subject(evaluation: Evaluation) -> dict[str, object]:
+    """Return what was scored, by name (in the plural)."""
+    names = sorted(evaluation.blocks)
+    return {"quantities": evaluation.quantity, "forecasters": names, "lead times": evaluation.lead_minutes}
+
+
+def _kinds_of_sums(evaluation: Evaluation) -> dict[str, object]:
+    """Return the kinds of sums of each forecaster, by name (in the plural)."""
+    return {f"kinds of sums of {name}": set(next(iter(blocks.values()))) for name, blocks in sorted(evaluation.blocks.items())}
+
+
+def _parameters_of_sums(evaluation: Evaluation) -> dict[str, object]:
+    """Return the parameters of all sums, such as thresholds, by name (in the plural)."""
+    tallies = [next(iter(blocks.values())) for blocks in evaluation.blocks.values()]
+    all_sums = [tally[kind] for tally in tallies for kind in tally]
+    return {name.replace("_", " "): value for sums in all_sums for name, value in sums.parameters.items()}
+
+
+def _difference(a: object, b: object) -> str:
+    """Return both values; of kinds of sums, which older versions had others of, those that only one file has."""
+    if not (isinstance(a, set) and isinstance(b, set)):
+        return f":\n{_text(a)} | {_text(b)}"
+    only = (("first", a - b), ("second", b - a))
+    told = " and ".join(f"only the {which} file has {', '.join(sorted(kinds))}" for which, kinds in only if kinds)
+    return (
+        f": {told}.\nAn older version of nowcast wrote one of them, or only one has forecasts with probabilities or members: "
+        "evaluate again, both with the same version and options."
+    )
 
 
 def _text(value: object) -> str:

@@ -135,8 +135,14 @@ def test_other_kinds_of_sums_are_refused(scored, tmp_path):
     first, rest = (scored / f"scores_{name}" / "scores.nc" for name in ("first", "rest"))
     fewer = changed(tmp_path / "rest.nc", rest)
     with netCDF4.Dataset(fewer, "a") as file:
-        file["has_windows"][0] = 0
-    with pytest.raises(UsageError, match="because their kinds of sums differ"):
+        file["has_windows"][list(file["forecaster"][:]).index("extrapolation")] = 0
+    told = r"because their kinds of sums of extrapolation differ: only the {} file has windows\.\nAn older version .* again"
+    for paths, which in (([first, fewer], "first"), ([fewer, first], "second")):
+        with pytest.raises(UsageError, match=told.format(which)):
+            pool(paths)
+    with netCDF4.Dataset(fewer, "a") as file:  # no forecaster: the scales of windows are no difference of their own
+        file["has_windows"][:] = 0
+    with pytest.raises(UsageError, match=told.format("first")):
         pool([first, fewer])
 
 
