@@ -28,6 +28,7 @@ from nowcast.runtime.log_lines import is_first
 log = logging.getLogger(__name__)
 SUFFIXES = (".nc", ".nc4", ".nc3", ".netcdf", ".cdf")
 _MOST_SNIFFED = 1000  # files whose format is found from their content, for a message
+_CHECKPOINT = ".safetensors"  # ending of the checkpoints of a training
 _ORIGINALS = FORMATS.keys() - {"image", "netcdf", "zarr", "bom"}  # pictures may be of anything
 _NUM_OPEN = 16  # files kept open
 
@@ -44,6 +45,7 @@ def expand(argument: str | Path) -> list[Path]:
     if path.is_dir():
         files = [Path(file) for file in netcdf_files(path)]
         if not files:
+            _refuse_networks(path, text)
             inside = (Path(folder, name) for folder, names in _walk(path) for name in sorted(names))
             _refuse_originals([path] if is_store(path) else list(inside), text)
             raise UsageError(f"no NetCDF files in {text}{_others(path)}.\nExpected files ending in {', '.join(SUFFIXES)}.")
@@ -53,6 +55,7 @@ def expand(argument: str | Path) -> list[Path]:
     if path.exists():
         if not path.is_file():
             raise UsageError(f"{text} is no regular file.\nExpected a NetCDF file, a folder or a glob.")
+        _refuse_networks(path, text)
         _refuse_originals([path], text)
         return [path]
     matches = (Path(match) for match in sorted(glob.glob(text, recursive=True)))
@@ -61,6 +64,16 @@ def expand(argument: str | Path) -> list[Path]:
         raise UsageError(f"no such file or folder: {text}")
     _refuse_originals(files, text)
     return files
+
+
+def _refuse_networks(path: Path, argument: str) -> None:
+    """Raise UsageError (exit 2) for a checkpoint, and for a run folder, whose pictures would be taken for originals."""
+    is_run = path.is_dir() and any(path.glob(f"*{_CHECKPOINT}"))
+    if is_run or path.suffix == _CHECKPOINT:
+        raise UsageError(
+            f"{argument} is {'a run folder' if is_run else 'a checkpoint'}: it holds a network, no record.\n"
+            f"To forecast with it: nowcast predict {shlex.quote(argument)} RECORD --output forecast.nc"
+        )
 
 
 def _refuse_originals(files: list[Path], argument: str) -> None:

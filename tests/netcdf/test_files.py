@@ -78,6 +78,22 @@ def test_what_is_no_local_file_is_refused(argument, message):
         open_records([argument])
 
 
+@pytest.mark.parametrize(("name", "what"), [("", "a run folder"), ("best.safetensors", "a checkpoint")])
+def test_a_network_in_place_of_a_record_is_told_as_what_it_is(tmp_path, name, what):
+    (tmp_path / "best.safetensors").write_bytes(b"\x02\x00\x00\x00\x00\x00\x00\x00{}")
+    (tmp_path / "curves.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    path = tmp_path / name
+    message = f"{path} is {what}: it holds a network, no record.\nTo forecast with it: nowcast predict {path} RECORD"
+    with pytest.raises(UsageError, match=f"^{re.escape(message)}"):
+        open_records([path])
+
+
+def test_a_record_in_a_run_folder_is_read(tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(b"")
+    write_record(tmp_path / "radar.nc", np.zeros((2, 4, 4)))
+    assert [len(record) for record in open_records([tmp_path])] == [2]
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"^no NetCDF files in .*\.\nExpected files ending in \.nc, \.nc4, \.nc3"):
         open_records([tmp_path])
