@@ -1,6 +1,7 @@
 """A trained network as a Forecaster: mm/h in, mm/h out; network values exist only in here."""
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nowcast import config
-from nowcast.errors import CheckpointError, DataError, NotEnoughFrames, NowcastError, counted
+from nowcast.errors import CheckpointError, DataError, NotEnoughFrames, NowcastError, UsageError, counted
 from nowcast.forecasters.baselines import DRY_THRESHOLD
 from nowcast.forecasters.by_lead import network_exceedance
 from nowcast.forecasters.fields import forecast_fields
@@ -76,7 +77,10 @@ class Network(Forecaster):
         except CheckpointError:
             raise
         except (NowcastError, ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise CheckpointError(f"{name} cannot be used: {_first_line(error)}") from None
+            # the config was checked when it was written: a key or part that is unknown here is of another version
+            is_unknown = isinstance(error, UsageError) and re.search("unknown (key|section)|is not known", str(error))
+            newer = "\nA newer version of nowcast may have written it: update nowcast." if is_unknown else ""
+            raise CheckpointError(f"{name} cannot be used: {_first_line(error)}{newer}") from None
         self.metadata: dict[str, Any] = dict(metadata)
         self.model.to(device).eval()
         decided = metadata.get("precision", self.experiment.training.precision)

@@ -239,6 +239,15 @@ def test_facts_that_no_training_writes_are_refused(key):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
 
 
+@pytest.mark.parametrize(("section", "key", "value"), [("data", "of_tomorrow", 1), ("model", "name", "of_tomorrow")])
+def test_a_checkpoint_of_a_newer_version_is_told_as_such(section, key, value):
+    facts = good_facts()
+    facts["config"][section][key] = value
+    with pytest.raises(CheckpointError, match=r"of_tomorrow.*\nA newer version of nowcast may have written it: update") as told:
+        Network(Checkpoint(facts, {}, ""), "run", device=torch.device("cpu"))
+    assert len(str(told.value).splitlines()) == 2
+
+
 def test_a_model_as_large_as_a_config_allows_is_not_allocated_for_tensors_that_are_small():
     facts = good_facts()
     facts["config"]["model"] |= {"hidden_channels": [4096] * 16, "kernel_sizes": [31] * 16}  # 2e12 bytes of weights
