@@ -86,8 +86,7 @@ class Forecaster(ABC):
 
     def knows_spacing(self, record: Record) -> bool:
         """Return whether it was trained on cells of the size of this record's, within 1 %."""
-        sizes = np.array(self.cells_km, float).reshape(-1, 2)
-        return bool(np.isclose(sizes, np.array(record.grid.spacing_km), rtol=0.01).all(axis=1).any())
+        return record.grid.has_spacing(self.cells_km)
 
     def own_time_step(self, record: Record) -> np.timedelta64 | None:
         """Return the time step at which it has to forecast `record`; None if any is possible.

@@ -179,10 +179,10 @@ def seen_windows(checkpoint: Checkpoint, name: str, archive: Archive) -> list[st
     splits = Splits()
     with suppress(NowcastError):  # a config of another version
         splits = config.from_dict(metadata["config"], source=name).data.splits
-    spans, sizes = spans_of_checkpoint(metadata, "training", splits), np.reshape(metadata.get("spacing_km", []), (-1, 2))
+    spans, sizes = spans_of_checkpoint(metadata, "training", splits), metadata.get("spacing_km", [])
     total, trained, alike = archive.num_windows("validation"), 0, 0
     for record, windows in zip(archive.records, archive.windows["validation"], strict=True):
-        has_spacing = np.isclose(sizes, np.array(record.grid.spacing_km), rtol=0.01).all(axis=1).any()
+        has_spacing = record.grid.has_spacing(sizes)
         own = _within(record.times, windows, [times for other, *times in spans if other == record.name])
         renamed = _within(record.times, windows, [times for other, *times in spans if other != record.name and has_spacing])
         trained, alike = trained + int(own.sum()), alike + int((renamed & ~own).sum())

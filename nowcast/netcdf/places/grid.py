@@ -7,6 +7,7 @@ Coordinates keep the order of the file. Fields have row 0 northernmost and colum
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,16 +145,30 @@ class Grid:
             return viewed_spacing_km(self.mapping_attributes, tuple(y), tuple(x))
         return math.nan, math.nan
 
+    def has_spacing(self, sizes_km: Sequence[Sequence[float]]) -> bool:
+        """Return whether cells have one of these sizes (dy, dx) within 1 %: on the ground, or on the map.
+
+        Checkpoints of nowcast before 2026-11-28 hold the sizes on the map.
+        """
+        own = [self.spacing_km]
+        if self.rows.kind == self.columns.kind == "length":
+            (_, dy), (_, dx) = self._map_centre_km()
+            own.append((dy, dx))
+        return any(np.isclose(size, each, rtol=_ROUNDED).all() for size in sizes_km for each in own)
+
+    def _map_centre_km(self) -> list[tuple[float, float]]:
+        """Return the position and spacing on the map, km, of the middle row and column."""
+        factors = [converted(coordinate.attributes["units"], "km") for coordinate in (self.rows, self.columns)]
+        centres = [np.array(_central(coordinate.values)) for coordinate in (self.rows, self.columns)]
+        return [tuple(map(float, centre * factor)) for centre, factor in zip(centres, factors, strict=True)]
+
     def _map_spacing_km(self) -> tuple[float, float]:
-        y, x = (
-            np.array(_central(coordinate.values)) * converted(coordinate.attributes["units"], "km")
-            for coordinate in (self.rows, self.columns)
-        )
-        on_map = float(y[1]), float(x[1])
+        y, x = self._map_centre_km()
+        on_map = y[1], x[1]
         if self.degrees is not None and min(self.degrees.shape) > 1:
             on_ground = self._degrees_spacing_km()
         else:
-            scale = map_scale(self.mapping_attributes, float(y[0]), float(x[0]))
+            scale = map_scale(self.mapping_attributes, y[0], x[0])
             on_ground = on_map[0] / scale, on_map[1] / scale
         return on_map if np.allclose(on_ground, on_map, rtol=_ROUNDED, equal_nan=True) else on_ground
 

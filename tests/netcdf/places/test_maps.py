@@ -40,6 +40,10 @@ def test_cells_have_their_size_on_the_ground(tmp_path, name, unit):
     mapping = {"grid_mapping_name": projection} | parameters
     grid = open_one(placed(tmp_path / "a.nc", coordinates, mapping=mapping, grid_mapping="crs")).grid
     assert grid.spacing_km == pytest.approx((2 / scale, 2 / scale), rel=0.005)
+    assert grid.has_spacing([[9, 9], grid.spacing_km])
+    assert grid.has_spacing([[2, 2]]), "the size on the map, as older checkpoints have it"
+    assert not grid.has_spacing([[2, 2 / scale], [2.1, 2.1], [0, 0]])
+    assert not grid.has_spacing([])
 
 
 def test_maps_that_are_true_to_a_hundredth_keep_their_own_size(tmp_path):
