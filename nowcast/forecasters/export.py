@@ -73,7 +73,7 @@ def export(network: Network, output: Path, grid: tuple[int, int] | None = None) 
     """
     grid = _grid_for(network, grid)
     make, load = FORMATS[output.suffix]
-    log.info("exporting %s, which takes %s", network.name, "some minutes" if grid else "a minute or so")
+    log.info("exporting %s: seconds to minutes, the longer the more layers and frames it has", network.name)
     if network.precision != torch.float32:
         log.info("%s forecasts in bfloat16 here and its file in float32: their rounding differs", network.name)
     try:

@@ -272,7 +272,7 @@ def test_export_names_the_file_and_how_to_call_it(inputs, monkeypatch):
     call = (
         'torch.export.load("m.pt2").module()(torch.from_numpy(past))  # past: float32 (case, time, y, x) in mm/h, NaN missing'
     )
-    assert err == f"exporting run, which takes a minute or so\nnext: {call}\n"
+    assert err == f"exporting run: seconds to minutes, the longer the more layers and frames it has\nnext: {call}\n"
 
 
 def test_a_forecaster_named_twice(inputs):
