@@ -122,7 +122,7 @@ def _spans(dataset, field: Field, times: np.ndarray, where: str) -> np.ndarray |
     ends = time_bounds(dataset, field, times, where)
     if ends is not None:
         return np.abs(ends[..., 1] - ends[..., 0])
-    start, end = _named_ends(dataset)
+    start, end = _named_ends(dataset, times)
     if start is None:
         return None
     ends = read_times(dataset, end, field.frame_dims, where) if end else times
@@ -164,7 +164,7 @@ def _starts_and_ends(
     bounds = time_bounds(dataset, field, times, where, dims=dims)
     if bounds is not None:
         return bounds.min(axis=-1), bounds.max(axis=-1)
-    start, end = _named_ends(dataset)
+    start, end = _named_ends(dataset, times)
     return tuple(read_times(dataset, name, dims, where) for name in (start, end)) if start and end else None
 
 
@@ -191,12 +191,18 @@ def _starts_and_ends_unsaid(
     return None
 
 
-def _named_ends(dataset) -> tuple[str | None, str | None]:
-    """Return the names of the variables that hold the starts and the ends of intervals."""
+def _named_ends(dataset, times: np.ndarray) -> tuple[str | None, str | None]:
+    """Return the names of the variables that hold the starts and the ends of intervals; None for those that are not there.
+
+    One start and one end for several times are the period that the file covers, and no interval.
+    """
     variables = dataset.variables
-    return tuple(
+    start, end = (
         next((name for name in names if name in variables and counts(variables[name])), None) for names in (STARTS, _ENDS)
     )
+    if start and end and times.size > 1 and variables[start].size == variables[end].size == 1:
+        return None, None
+    return start, end
 
 
 def time_bounds(

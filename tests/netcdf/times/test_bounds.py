@@ -1,4 +1,4 @@
-"""Time bounds of rates that state no cell_methods: those of means where they start at the times."""
+"""Time bounds of rates that state no cell_methods, which are those of means where they start at the times, and of amounts."""
 
 import numpy as np
 import pytest
@@ -85,3 +85,27 @@ def test_bounds_that_cannot_be_read_do_not_matter_to_rates(tmp_path):
         file.createDimension("nv", 2)
         file.createVariable("time_bnds", "f8", ("time", "nv"))[:] = np.nan
     np.testing.assert_array_equal(read_one(path), RATES)
+
+
+@pytest.mark.parametrize("before", [0, 60])
+def test_one_start_and_end_for_all_frames_are_no_interval(tmp_path, caplog, before):
+    """They are the period that the file covers, of three amounts. before: s from a time to the end of its interval."""
+    path = write(tmp_path / "a.nc", RATES, units="mm", cell_methods="time: sum over 5 minutes")
+    with edit(path) as file:
+        ends = np.asarray(file["time"][:])
+        file["time"][:] = ends - before
+        for name, second in (("start_time", ends[0] - 300), ("end_time", ends[-1])):
+            file.createVariable(name, "i4").units = file["time"].units
+            file[name][...] = second
+    assert open_one(path).times.astype(np.int64).tolist() == (ends - before).tolist()
+    np.testing.assert_allclose(read_one(path), RATES * 12, rtol=1e-6)
+    assert not caplog.messages
+
+
+def test_one_start_and_end_for_one_frame_are_its_interval(tmp_path):
+    path = write(tmp_path / "a.nc", RATES[:1], units="mm")
+    with edit(path) as file:
+        for name, before in (("start_time", 900), ("end_time", 0)):
+            file.createVariable(name, "i4").units = file["time"].units
+            file[name][...] = file["time"][0] - before
+    np.testing.assert_allclose(read_one(path), RATES[:1] * 4, rtol=1e-6)
