@@ -10,16 +10,17 @@
 
 #define LEAST_SHARE 1e-6f
 
-/* Averages cells two by two, weighted by the share of each that is known; y and x are even.
+/* Averages cells two by two, weighted by the share of each that is known; without the last row or column of an odd number.
 
    values, share: (plane, y, x)
    mean, coarser: (plane, y / 2, x / 2), the weighted mean and the mean share */
 void halved(const float *values, const float *share, int64_t planes, int64_t y, int64_t x, float *restrict mean,
             float *restrict coarser, int threads) {
-    const int64_t half = x / 2;
+    const int64_t half = x / 2, rows = y / 2;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t line = 0; line < planes * (y / 2); line++) {
-        const float *v = values + 2 * line * x, *w = v + x, *s = share + 2 * line * x, *t = s + x;
+    for (int64_t line = 0; line < planes * rows; line++) {
+        const int64_t start = (line / rows * y + line % rows * 2) * x;
+        const float *v = values + start, *w = v + x, *s = share + start, *t = s + x;
         float *m = mean + line * half, *c = coarser + line * half;
         for (int64_t j = 0; j < half; j++) {
             const float shares = 0.25f * (s[2 * j] + s[2 * j + 1] + t[2 * j] + t[2 * j + 1]);

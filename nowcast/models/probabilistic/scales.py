@@ -32,8 +32,8 @@ _MEANS, _SQUARES, _REACHED = range(3)  # kinds of means, as in scales.c
 def halve(values: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """Average cells two by two, weighted by the share of each that is known; return the means and the mean share.
 
-    values, share: (case, time, y, x), y and x even
-    returns: (case, time, y / 2, x / 2) each
+    values, share: (case, time, y, x)
+    returns: (case, time, y // 2, x // 2) each, without the last row or column of an odd number
     """
     if library := _library_for(values, share):
         values, share = values.contiguous(), share.contiguous()

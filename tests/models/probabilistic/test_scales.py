@@ -41,6 +41,11 @@ def test_halves_and_their_details_are_those_of_torch(shape):
     compare(scales.detail, values, share, scales.halve(values, share)[0])
 
 
+@pytest.mark.parametrize("shape", [(7, 9), (5, 4), (4, 5), (3, 2)])
+def test_halves_of_an_odd_number_of_cells_are_those_of_torch(shape):
+    compare(scales.halve, *fields(shape))
+
+
 @pytest.mark.usefixtures("each_number_of_threads")
 @pytest.mark.parametrize("shape", GRIDS)
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
