@@ -145,22 +145,25 @@ def read_past(
     step: np.timedelta64,
     *,
     kept: KeptFrames | None = None,
+    suggests: bool = True,
 ) -> np.ndarray:
     """Read the newest complete frames (time, y, x), mm/h, up to `reference`, as many as the forecaster uses.
 
-    `kept` holds frames of earlier cases. Raises NotEnoughFrames (exit 75), which names the frames, if a frame that the
-    forecaster needs is absent or has no known cell, and DataError (3) if it is damaged.
+    kept: frames of earlier cases; suggests: whether errors name an earlier time that can be forecast from
+
+    Raises NotEnoughFrames (exit 75), which names the frames, if a frame that the forecaster needs is absent or has no known
+    cell, and DataError (3) if it is damaged.
     """
     wanted = reference - np.arange(forecaster.most_past_frames) * step  # newest first; reversed below
     positions = np.searchsorted(record.times, wanted).clip(max=len(record.times) - 1)
     is_there = record.times[positions] == wanted
-    least = forecaster.input_frames
+    least, tried = forecaster.input_frames, TRIED_TIMES if suggests else 0
     if not is_there[:least].all():
         absent = wanted[:least][~is_there[:least]]
         needed = counted(least, "frame")
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {needed} {step / np.timedelta64(60, 's'):g} min apart.\n"
-            f"Absent: {listing(absent)}{_instead(record, reference, forecaster, step)}."
+            f"Absent: {listing(absent)}{_instead(record, reference, forecaster, step, tried)}."
         )
     kept, positions = kept or KeptFrames(record), positions[: _leading(is_there)]
     past = kept.read(positions[::-1])
@@ -169,22 +172,23 @@ def read_past(
         if fatal := [error for n in positions[:least] if (error := kept.damage.errors.get(int(n)))]:
             raise fatal[0]
         known = ~np.isnan(past).all(axis=(1, 2))[::-1]
+        missing = wanted[:least][~known[:least]]
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {counted(least, 'frame')} with something observed.\n"
-            f"Missing as a whole: {listing(wanted[:least][~known[:least]])}{_instead(record, reference, forecaster, step)}."
+            f"Missing as a whole: {listing(missing)}{_instead(record, reference, forecaster, step, tried)}."
         )
     kept.damage.warn()
     return usable
 
 
-def _instead(record: Record, reference: np.datetime64, forecaster: Forecaster, step: np.timedelta64) -> str:
+def _instead(record: Record, reference: np.datetime64, forecaster: Forecaster, step: np.timedelta64, tried: int) -> str:
     """Return the newest earlier time that can be forecast from, for a message; else what the record covers.
 
-    Only the last TRIED_TIMES times whose frames are in the record are read.
+    Only the last `tried` times whose frames are in the record are read.
     """
     pasts, kept = find_references(record.times, input_frames=forecaster.input_frames, time_step=step), KeptFrames(record)
     with suppress(DataError):  # files that cannot be read are another error
-        for past in pasts[record.times[pasts[:, -1]] < reference][: -TRIED_TIMES - 1 : -1]:
+        for past in pasts[record.times[pasts[:, -1]] < reference][: -tried - 1 : -1]:
             if usable_past(kept.read(past), forecaster) is not None:
                 return f"; a forecast from {record.times[past[-1]]}Z has all that it needs (--reference-time)"
     return f"; the record goes from {record.times[0]}Z to {record.times[-1]}Z"

@@ -41,6 +41,7 @@ class Job:
 
     references: reference times, ascending; step: time step
     thresholds: mm/h, of exceedance probabilities to add; sums: minutes of accumulations to add; () for none
+    suggests: as of `read_past`
     """
 
     record: Record
@@ -48,6 +49,7 @@ class Job:
     references: tuple[np.datetime64, ...]
     thresholds: tuple[float, ...] = ()
     sums: tuple[int, ...] = ()
+    suggests: bool = True
 
 
 def predict(
@@ -151,8 +153,9 @@ def predict_one(
     thresholds: Sequence[float] = (),
     sums: Sequence[int] = (),
 ) -> None:
-    """Forecast from one reference time into a new file. Raises the errors of `predict`."""
+    """Forecast from one reference time into a new file. Raises the errors of `predict`; they suggest no other time."""
     (job,) = make_jobs(forecaster, [record], Selection(listed=(reference,)), thresholds, sums)
+    job = replace(job, suggests=False)
     with closing(_forecasts(forecaster, job)) as cases:
         for case in cases:
             _write(forecaster, job, path, [case], single=True, overwrite=False)
@@ -262,7 +265,7 @@ def pasts_of(forecaster: Forecaster, job: Job, at_once: int) -> Iterator[tuple[l
     kept = KeptFrames(job.record)
     try:
         for reference in job.references:
-            past = read_past(job.record, reference, forecaster, job.step, kept=kept)
+            past = read_past(job.record, reference, forecaster, job.step, kept=kept, suggests=job.suggests)
             if pasts and (len(pasts) == at_once or len(past) != len(pasts[0])):
                 yield times, np.stack(pasts)
                 times, pasts = [], []

@@ -172,6 +172,14 @@ def test_after_a_gap_forecasts_begin_again_when_their_past_is_there(inbox, tmp_p
     assert made == names(1, 2, 6, 7)
 
 
+def test_why_there_is_no_forecast_yet_advises_no_option_that_watching_refuses(inbox, caplog):
+    caplog.set_level(logging.INFO)
+    assert watched(inbox, *arrivals(inbox, [0, 1, 3]), forecaster=BASELINES["extrapolation"]()) == names(1)
+    (told,) = (message for message in caplog.messages if f"from {START + 3 * STEP}Z needs" in message)
+    absent, last = START + 2 * STEP, START + 3 * STEP
+    assert told.endswith(f"\nAbsent: {absent}Z; the record goes from {START}Z to {last}Z.")
+
+
 def test_a_frame_that_comes_late_completes_what_waited_for_it(inbox, tmp_path):
     network = tiny_network(tmp_path)
     made = watched(inbox, *arrivals(inbox, [0, 1, 3, 2, 4]), forecaster=network)
