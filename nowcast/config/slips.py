@@ -15,6 +15,7 @@ _SHOWN = 60  # letters of a line that are quoted
 _BEGINS = "the line begins with it: "  # before the reason, where that is about the first letter of the line
 _ARRAY, _TIME = "Unclosed array", "a date, or a date and a time with seconds: 2020-06-01, 2020-06-01T12:00:00Z"
 _SECTION, _KEY = "a section in square brackets: [training]", "a key without spaces, = and a value: steps = 100"
+_LIST = "a list in square brackets, with commas between its values: [1, 2]"
 _QUOTES, _POINT = 'a text in quotes: "text"', "a point in a number, not a comma: 0.5; and 10000 without one"
 _TABLE, _ONCE = "a table in braces on one line, with commas between its keys: {a = 1, b = 2}", "each key and each section once"
 # what is no number or date, behind an =: tomllib misses the end of the table where the number or date ends
@@ -30,7 +31,8 @@ _SLIPS = (  # patterns of tomllib's reason, and of the line with its texts repla
     (r"Expected '\]", "", _SECTION),
     ("Expected newline", r"^\[", _SECTION),
     (_ARRAY, r"\d{4}-\d", _TIME),
-    (_ARRAY, "", "a list in square brackets, with commas between its values: [1, 2]"),
+    (_ARRAY, "", _LIST),
+    (rf"Invalid value{re.escape(_AT_END)}", r"\[[^\]]*$", _LIST),
     ("", r'"[^"]*\\', r"a text with backslashes in single quotes, 'C:\radar', or with slashes in their place"),
     ("", r"[“”„«»‘’]", 'straight quotes: "text"'),
     ("", r"[\u00a0\u202f]", "plain spaces, where this line has one that does not break"),
@@ -67,7 +69,8 @@ def _explain(text: str, error: str) -> str:
         return f": {error}"
     whole = lines[number - 1]
     line, bare = whole.strip(), _bare(whole)
-    told = _BEGINS + reason if at and not whole[: int(at["column"]) - 1].strip() else reason
+    told = reason if at else error
+    told = _BEGINS + told if at and not whole[: int(at["column"]) - 1].strip() else told
     hints = [hint for pattern, slip, hint in _SLIPS if re.search(pattern, told) and re.search(slip, bare)]
     shown = line[:_SHOWN] + ("…" if len(line) > _SHOWN else "")
     return f", line {number}: {shown}\n{f'Expected {hints[0]}' if hints else reason}."

@@ -70,6 +70,8 @@ AT_THE_END = {  # of a file without another line, where tomllib names none
     "[data]\nsplits = {": (2, TABLE),
     'a = 1\nrecords = [\n  "a.nc", # [\n  "b.nc"\n\n# end\n': (2, LIST),
     'a = [1]\nsplits = {training = [["2020-01-01", "2020-02-01"]\n': (2, LIST),
+    "betas = [\n  0.9,\n": (1, LIST),
+    "betas = [0.9,  # the first": (1, LIST),
     'a = """text\nof lines\n': (2, "three quotes at both ends of a text of several lines"),
 }
 IN_LISTS = {  # two lines of which the second is told
