@@ -79,7 +79,7 @@ def as_time(given: Any, name: str, *, whole_day: bool = False) -> np.datetime64:
     if not isinstance(time, date | np.datetime64) or time != time:  # NaT differs from itself
         shown = " ".join(repr(given).split())[:80]
         raise UsageError(f"{name} = {shown}: not a time; write it as 2016-09-28T15:00 (UTC), or as a datetime")
-    is_date = isinstance(time, date) and not isinstance(time, datetime)
+    is_date = time.dtype == "M8[D]" if isinstance(time, np.datetime64) else not isinstance(time, datetime)
     return np.datetime64(time, "s") + np.timedelta64(86399 if whole_day and is_date else 0, "s")
 
 

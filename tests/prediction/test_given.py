@@ -77,6 +77,9 @@ def test_times_are_those_in_utc_to_the_second(given, whole_day):
 def test_a_date_is_its_first_or_its_last_second():
     assert str(as_time(date(2020, 6, 1), "start")) == "2020-06-01T00:00:00"
     assert str(as_time(date(2020, 6, 1), "end", whole_day=True)) == "2020-06-01T23:59:59"
+    assert str(as_time(np.datetime64("2020-06-01"), "start")) == "2020-06-01T00:00:00"
+    assert str(as_time(np.datetime64("2020-06-01"), "end", whole_day=True)) == "2020-06-01T23:59:59"
+    assert str(as_time(np.datetime64("2020-06-01", "s"), "end", whole_day=True)) == "2020-06-01T00:00:00"
 
 
 @pytest.mark.parametrize("wrong", [5, np.datetime64("NaT"), xr.DataArray(np.datetime64("NaT", "ns")), "x" * 200], ids=str)
