@@ -159,8 +159,7 @@ def read_past(
     is_there = record.times[positions] == wanted
     least, tried = forecaster.input_frames, TRIED_TIMES if suggests else 0
     if not is_there[:least].all():
-        absent = wanted[:least][~is_there[:least]]
-        needed = counted(least, "frame")
+        absent, needed = wanted[:least][~is_there[:least]], counted(least, "frame")
         raise NotEnoughFrames(
             f"{record.name}: a forecast from {reference}Z needs {needed} {step / np.timedelta64(60, 's'):g} min apart.\n"
             f"Absent: {listing(absent)}{_instead(record, reference, forecaster, step, tried)}."
