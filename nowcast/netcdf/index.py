@@ -209,8 +209,10 @@ def _digest(text: bytes) -> bytes:
 
 @cache
 def reading_code() -> bytes:
-    """Return the code of this folder and those in it: an index is valid only for the code that read the files."""
-    return b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
+    """Return the code that reads files, of this folder and what it uses: an index is valid only for the same code."""
+    folder = Path(__file__).parent
+    paths = [*sorted(folder.rglob("*.py")), folder.parent / "quantity.py", folder.parent / "convert" / "sniffing.py"]
+    return b"".join(path.read_bytes() for path in paths)
 
 
 def _key(what: str, paths: Sequence[Path]) -> str | None:

@@ -1,7 +1,9 @@
 """The index of opened files saves time and nothing else: it holds what opening finds, and stale entries are not used."""
 
+import ast
 import os
 import sys
+from pathlib import Path
 
 import netCDF4
 import numpy as np
@@ -206,6 +208,20 @@ def test_the_index_of_other_code_is_not_believed(tmp_path, opened, monkeypatch):
     monkeypatch.setattr(index, "reading_code", lambda: b"the next version")
     reopen(folder)
     assert len(opened) == 2 * MANY
+
+
+def test_an_index_is_valid_only_for_all_code_that_reads_files():
+    package = Path(index.__file__).parents[1]
+    code = {path: ast.parse(path.read_text()) for path in (package / "netcdf").rglob("*.py")}
+    imports = {
+        node.module for tree in code.values() for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module
+    }
+    others = {name for name in imports if name.startswith("nowcast.") and name.split(".")[1] not in ("errors", "runtime")}
+    assert "nowcast.quantity" in others
+    for name in others:
+        path = package.joinpath(*name.split(".")[1:])
+        path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+        assert path.read_bytes() in index.reading_code(), name
 
 
 def damage(content):
