@@ -1,6 +1,7 @@
 """Where the real radar records are, one thread each for tests that run side by side, and the seed."""
 
 import gc
+import logging
 import os
 import sys
 
@@ -40,6 +41,15 @@ def seeded():
     """The same random tensors in every run; a test that needs no torch does not import it."""
     if torch := sys.modules.get("torch"):
         torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def log_as_imported():
+    """Log as before any command ran in this process: with -q it would leave only warnings to the tests after it."""
+    logger = logging.getLogger("nowcast")
+    logger.handlers.clear()
+    logger.setLevel(logging.NOTSET)
+    logger.propagate = True
 
 
 @pytest.fixture
