@@ -299,7 +299,7 @@ REFUSED = {
     "units of 1": (
         maker(RAIN, units="1", standard_name="rainfall_rate"),
         (
-            ': rr has units "1", which is no measure of rain.\n'
+            ': rr has units "1", which is no measure of rain, as its standard_name rainfall_rate says that it is.\n'
             "Expected a rate (mm h-1, kg m-2 s-1), an amount per interval (mm, kg m-2) or dBZ."
         ),
     ),

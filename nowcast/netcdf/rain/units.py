@@ -166,7 +166,7 @@ def to_rain_rate(
         raise DataError(f"{variable} has no units attribute.\nGive them by --units (data.units): {EXPECTED_UNITS}.")
     meant = meaning(units)
     if meant is None or (meant.kind == "dimensionless" and standard_name in RAIN_NAMES):
-        raise DataError(f'{variable} has units "{units}", which is no measure of rain.\nExpected {EXPECTED_UNITS}.')
+        raise DataError(_no_rain(variable, units, standard_name if meant else None))
     if meant.kind == "dimensionless":
         return Conversion(DIMENSIONLESS, f"{units} -> 1", meant.scale, meant.offset)
     if meant.kind == "reflectivity":
@@ -182,6 +182,12 @@ def to_rain_rate(
     per_hour, text = 3600.0 / interval_seconds, f"{units} per {interval_seconds:g} s -> mm/h"
     rates = _linear(text, meant.scale * per_hour, meant.offset * per_hour, decibel=decibel)
     return replace(rates, interval_seconds=interval_seconds)
+
+
+def _no_rain(variable: str, units: str, named: str | None) -> str:
+    """Return a message about units that are not of rain; `named` is the standard name of rain, where one is stated."""
+    said = f", as its standard_name {named} says that it is" if named else ""
+    return f'{variable} has units "{units}", which is no measure of rain{said}.\nExpected {EXPECTED_UNITS}.'
 
 
 def _linear(text: str, scale: float, offset: float, *, decibel: bool) -> Conversion:

@@ -79,7 +79,8 @@ def test_units_that_measure_no_rain_are_refused(units):
 
 
 def test_rain_cannot_be_dimensionless():
-    with pytest.raises(DataError, match='has units "1", which is no measure of rain'):
+    told = r'has units "1", which is no measure of rain, as its standard_name rainfall_rate says that it is\.\nExpected a rate'
+    with pytest.raises(DataError, match=told):
         to_rain_rate("1", standard_name="rainfall_rate")
 
 
