@@ -92,7 +92,7 @@ def evaluate_forecasters(
     thresholds: mm/h, or None for the forecasters' or the quantity's own
     at: gauges; outputs: the files that will be written
 
-    Raises OutputError (exit 5) if an input is among the outputs, UsageError (2) for none, or gauges without members.
+    Raises OutputError (exit 5) if an input is among the outputs, UsageError (2) for no forecaster, or gauges without members.
     """
     if places := read_gauges(at):
         require_own_names(places)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nowcast.models.probabilistic.upsampling import upsample
+from nowcast.models.probabilistic.upsampling import are_for_c, upsample
 from nowcast.runtime import compiled
 from nowcast.runtime.compiled import FLOAT, INT, POINTER, SIZE, Library, Source
 
@@ -125,11 +125,9 @@ def _in_steps(field: Tensor, block: int) -> Tensor:
 
 
 def _library_for(*fields: Tensor) -> Library | None:
-    """Return the compiled library if it can read the fields, in a CPU's memory, and torch neither compiles nor exports."""
-    takes = all(type(each) is Tensor and each.device.type == "cpu" and each.dtype == torch.float32 for each in fields)
+    """Return the compiled library if it can read the fields and no gradient is to be known; None otherwise."""
     followed = any(each.requires_grad for each in fields) and torch.is_grad_enabled()
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return compiled.load(SOURCE) if takes and not followed and not traced else None
+    return compiled.load(SOURCE) if not followed and are_for_c(*fields) else None
 
 
 def _pooled(library: Library, field: Tensor, factor: int, kind: int, *, reach: int = 0, least: float = 0.0) -> Tensor:

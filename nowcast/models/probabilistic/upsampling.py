@@ -26,7 +26,8 @@ SOURCE = Source(
 
 def upsample(field: Tensor, factor: int = 2, *, added: Tensor | None = None) -> Tensor:
     """Interpolate (case, channel, y, x) bilinearly to a grid finer by `factor`, and add a field on that grid if given."""
-    if factor > 1 and not (field.requires_grad and torch.is_grad_enabled()) and (library := _library_for(field, factor)):
+    followed = field.requires_grad and torch.is_grad_enabled()
+    if factor > 1 and not followed and (library := _library_for(field, factor)):
         return _in_c(library, field, factor, added)
     finer = field if factor == 1 else F.interpolate(field, scale_factor=factor, mode="bilinear")
     return finer if added is None else finer + added
@@ -49,11 +50,15 @@ def spread(parameters: Tensor, location: Tensor, factor: int, grid: Sequence[int
     return outputs[..., :y, :x]
 
 
+def are_for_c(*fields: Tensor) -> bool:
+    """Return whether C can read the fields: float32 in a CPU's memory, while torch neither compiles nor exports."""
+    takes = all(type(each) is Tensor and each.device.type == "cpu" and each.dtype == torch.float32 for each in fields)
+    return takes and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+
+
 def _library_for(field: Tensor, factor: int) -> Library | None:
-    """Return the compiled library if it can read the field, in a CPU's memory, and torch neither compiles nor exports."""
-    takes = type(field) is Tensor and field.device.type == "cpu" and field.dtype == torch.float32 and factor % 2 == 0
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    return compiled.load(SOURCE) if takes and not traced else None
+    """Return the compiled library if it can interpolate the field; None otherwise."""
+    return compiled.load(SOURCE) if factor % 2 == 0 and are_for_c(field) else None
 
 
 def _in_c(library: Library, field: Tensor, factor: int, added: Tensor | None) -> Tensor:
