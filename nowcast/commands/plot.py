@@ -10,8 +10,7 @@ import numpy as np
 from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.forecasters.forecast_files import unlike
 from nowcast.netcdf.damage import Damage
-from nowcast.netcdf.files import expand
-from nowcast.netcdf.forecast_reader import Forecasts, read_forecast
+from nowcast.netcdf.forecast_reader import Forecasts, forecast_in
 from nowcast.netcdf.forecast_writer import PROBABILITY
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.comparison import difference
@@ -110,13 +109,11 @@ def _open_forecast(path: str, variable: str | None, threshold: float | None, uni
     # nowcast writes probabilities beside the field; in other files they are the only content
     for name in (*((PROBABILITY,) if threshold and not variable else ()), variable):
         try:
-            forecasts = read_forecast(path, variable=name, units=units)
+            if forecasts := forecast_in(path, variable=name, units=units):
+                return forecasts
         except DataError as error:
             failed = error
-            continue
-        # A file whose only lead time is 0 is an analysis, which is drawn as a record.
-        return forecasts if (forecasts.lead_times > np.timedelta64(0, "s")).any() else None
-    if failed and len(files := expand(path)) > 1 and _open_forecast(str(files[0]), variable, threshold, units):
+    if failed:
         raise failed
     return None
 

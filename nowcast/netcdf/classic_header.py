@@ -34,22 +34,26 @@ class _Variable:
     begin: int
 
 
+class NoWholeFile(DataError):
+    """A file that is damaged, cut off, or not NetCDF."""
+
+
 def check_whole(path: Path) -> None:
-    """Raise DataError (exit 3) unless a file starts like NetCDF and, in the classic format, is as long as its header says."""
+    """Raise NoWholeFile (exit 3) unless a file starts like NetCDF and, in the classic format, is as long as its header says."""
     try:
         with open(path, "rb") as file:
             size, start = os.fstat(file.fileno()).st_size, file.read(8)
             needed = _classic_size(file, size) if start.startswith(CLASSIC) else 0
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.\nExpected a NetCDF file.") from error
+        raise NoWholeFile(f"{path} cannot be read: {error.strerror}.\nExpected a NetCDF file.") from error
     except _Damaged as error:
-        raise DataError(f"{path} is damaged: its header has {error}.\nExpected a whole NetCDF file.") from error
+        raise NoWholeFile(f"{path} is damaged: its header has {error}.\nExpected a whole NetCDF file.") from error
     if not start:
-        raise DataError(f"{path} is empty (0 bytes).\nExpected a NetCDF file with at least one frame.")
+        raise NoWholeFile(f"{path} is empty (0 bytes).\nExpected a NetCDF file with at least one frame.")
     if not start.startswith((*CLASSIC, HDF5)):
-        raise DataError(f"{path} is not a NetCDF file: it starts with {_shown(start[:4])}.\n{_advice(start)}")
+        raise NoWholeFile(f"{path} is not a NetCDF file: it starts with {_shown(start[:4])}.\n{_advice(start)}")
     if size < needed:
-        raise DataError(f"{path} is cut off: it is shorter than its header says.\nExpected a whole NetCDF file.")
+        raise NoWholeFile(f"{path} is cut off: it is shorter than its header says.\nExpected a whole NetCDF file.")
 
 
 def _shown(start: bytes) -> str:

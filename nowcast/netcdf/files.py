@@ -22,7 +22,7 @@ import netCDF4
 from nowcast.convert.sniffing import BESIDE, FORMATS, format_of, is_store, named, title_of
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.attributes import attributes
-from nowcast.netcdf.classic_header import check_whole
+from nowcast.netcdf.classic_header import NoWholeFile, check_whole
 from nowcast.runtime.log_lines import is_first
 
 log = logging.getLogger(__name__)
@@ -165,20 +165,20 @@ def open_dataset(path: Path) -> netCDF4.Dataset:
         # prints "Exception ignored in Dataset.__dealloc__" where that happens to run while another exception is handled
         dataset = netCDF4.Dataset(path.absolute(), "r", keepweakref=True)
     except (OSError, RuntimeError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is damaged or incomplete ({reason(error)}).\nExpected a whole NetCDF file.") from error
+        raise NoWholeFile(f"{path} is damaged or incomplete ({reason(error)}).\nExpected a whole NetCDF file.") from error
     dataset.set_auto_maskandscale(False)
     return dataset
 
 
 @contextlib.contextmanager
 def library_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the NetCDF library about damaged coordinates and attributes into DataError (exit 3)."""
+    """Turn errors of the NetCDF library about damaged coordinates and attributes into NoWholeFile (exit 3)."""
     try:
         yield
     except (OSError, RuntimeError, AttributeError, UnicodeError) as error:
         if "NetCDF" not in str(error) and not isinstance(error, UnicodeError):
             raise
-        raise DataError(f"{path} is damaged ({reason(error)}).\nExpected a whole NetCDF file.") from error
+        raise NoWholeFile(f"{path} is damaged ({reason(error)}).\nExpected a whole NetCDF file.") from error
 
 
 def reason(error: Exception) -> str:

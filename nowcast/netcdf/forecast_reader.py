@@ -14,6 +14,7 @@ import numpy as np
 
 from nowcast.errors import DataError
 from nowcast.netcdf.attributes import TRAINING_PERIODS, maker, text
+from nowcast.netcdf.classic_header import NoWholeFile
 from nowcast.netcdf.files import OPEN_FILES, expand, library_errors, unreadable
 from nowcast.netcdf.forecast_amounts import of_steps, with_intervals, with_undeclared
 from nowcast.netcdf.forecast_layout import ForecastLayout, own_members, read_layout
@@ -209,17 +210,21 @@ def read_forecast(
 
 
 def forecast_in(where: str | Path, *, variable: str | None = None, units: str | None = None) -> Forecasts | None:
-    """Open the forecasts of a file, folder or glob as `read_forecast` does; None if the first file is a record.
+    """Open the forecasts of a file, folder or glob as `read_forecast` does; None if the first whole file is a record.
 
     A file without a lead time above 0 is an analysis, which is read as a record.
     """
-    try:
-        first = read_forecast(expand(where)[0], variable=variable, units=units)
-    except DataError:
-        return None
-    if not (first.lead_times > np.timedelta64(0, "s")).any():
-        return None
-    return read_forecast(where, variable=variable, units=units)
+    for path in expand(where):
+        try:
+            first = read_forecast(path, variable=variable, units=units)
+        except NoWholeFile:
+            continue
+        except DataError:
+            return None
+        if not (first.lead_times > np.timedelta64(0, "s")).any():
+            return None
+        return read_forecast(where, variable=variable, units=units)
+    return None
 
 
 def probabilities_beside(forecasts: Forecasts, where: str | Path, variable: str) -> Forecasts | None:
@@ -267,7 +272,7 @@ def _open_usable(paths: Sequence[Path], where: str | Path, **reading: Any) -> li
         files.append(replace(file, grid=shared.setdefault(file.grid.turned, file.grid), **same))
     if errors and not files:
         raise errors[0]
-    if errors:
+    if errors and is_first(Path(where, "any"), str(errors[0])):  # files are opened again for probabilities
         log.warning("left out %d of %d files of %s; the first because: %s", len(errors), len(paths), where, errors[0])
     return files
 

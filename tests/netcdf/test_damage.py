@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import command, expect, rain
+from makers import command, expect, rain, write_record
 from makers.damaged import damage, write_by_frame
 
 from nowcast.errors import DataError
@@ -132,3 +132,16 @@ def test_a_file_that_is_gone_is_an_error(path):
     path.unlink()
     with pytest.raises(DataError, match=r"a\.nc cannot be read any more"):
         Damage(record).frames([3])
+
+
+@pytest.mark.parametrize("number", [0, 2])
+@pytest.mark.parametrize("command_line", ["inspect fc", "plot fc --output a.png", "series fc --at 50.2,5.3 --output a.csv"])
+def test_a_damaged_file_among_forecasts_is_left_out_even_if_it_is_the_first(tmp_path, number, command_line):
+    """The first was taken for a record, and the error was about it alone."""
+    path = write_record(tmp_path / "a.nc", rain(frames=6, shape=(40, 44)))
+    span = "--start", "2020-06-01T00:15", "--end", "2020-06-01T00:25"
+    assert command("predict", "persistence", path, *span, "--leads", "2", "--output", "fc/", "-q")[0] == 0
+    damaged = sorted(Path("fc").iterdir())[number]
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    code, _, err = command(*command_line.split())
+    assert (code, err.count("left out 1 of 3 files of fc; the first because: ")) == (0, 1), err
