@@ -323,8 +323,8 @@ def open_records(records: Paths, *, variable: str | None = None, zr_a: float = 2
 
     Raises UsageError (exit 2) if there are no files or for a wrong Z-R relation, DataError (3) for files that cannot be used.
     """
-    from nowcast.netcdf.opening import open_records as open_all
+    from nowcast.netcdf.index import open_with_index
     from nowcast.netcdf.rain.data_arrays import as_data_array
 
-    opened = open_all(as_paths(records, "records"), variable=as_variable(variable), zr_a=zr_a, zr_b=zr_b)
+    opened = open_with_index(as_paths(records, "records"), variable=as_variable(variable), zr_a=zr_a, zr_b=zr_b)
     return [as_data_array(record) for record in opened]

@@ -12,7 +12,7 @@ from nowcast.forecasters.forecast_files import unlike
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.forecast_reader import Forecasts, forecast_in
 from nowcast.netcdf.forecast_writer import PROBABILITY
-from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.index import open_with_index
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.places.locating import locate
 from nowcast.netcdf.record import Record
@@ -119,7 +119,7 @@ def _open_forecast(path: str, variable: str | None, threshold: float | None, uni
 
 
 def _open_record(paths: Sequence[str], variable: str | None, units: str | None) -> Record:
-    records = open_records(paths, variable=variable, units=units)
+    records = open_with_index(paths, variable=variable, units=units)
     if len(records) > 1:
         named = ", ".join(record.name for record in records[:4]) + (", …" if len(records) > 4 else "")
         raise UsageError(f"{' '.join(paths)} holds {len(records)} records on different grids ({named}): plot one of them")

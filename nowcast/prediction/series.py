@@ -18,7 +18,7 @@ from nowcast.errors import DataError, NotEnoughFrames, UsageError
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.forecast_reader import Forecasts, forecast_in, probabilities_beside
 from nowcast.netcdf.forecast_writer import PROBABILITY
-from nowcast.netcdf.opening import open_records
+from nowcast.netcdf.index import open_with_index
 from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.places.grid import Grid, carried
 from nowcast.netcdf.record import Record, log_readings
@@ -106,7 +106,7 @@ def open_sources(arguments: Sequence[str], *, variable: str | None, units: str |
         path = Path(argument)
         name = path.resolve().name if path.is_dir() else path.stem if path.exists() else path.absolute().parent.name
         forecasts[name if name not in forecasts else f"{name} {len(forecasts) + 1}"] = opened
-    records = open_records(observed, variable=variable, units=units) if observed else []
+    records = open_with_index(observed, variable=variable, units=units) if observed else []
     for name, quantity in [(r.name, r.quantity) for r in records] + [(n, f.quantity) for n, (f, _) in forecasts.items()]:
         if not quantity.is_rain:
             raise DataError(f"{name} holds {quantity}.\nExpected rain: sums and thresholds are those of a rain rate.")

@@ -9,8 +9,11 @@ import pytest
 from makers import command, rain, stored
 from makers.processes import Forked, run_nowcast
 
+import nowcast
+from nowcast.commands.plot import open_frames
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.index import MANY
+from nowcast.prediction.series import open_sources
 
 pytestmark = pytest.mark.slow  # all of them together take seconds
 
@@ -127,7 +130,8 @@ def test_answers_are_the_same_with_an_index(radar, tmp_path, name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_index_of_one_command_serves_the_others(radar, tmp_path, name):
     answer("inspect", cache="cache", tmp_path=tmp_path)
-    _, opened = answer(name, cache="cache", tmp_path=tmp_path)
+    done, opened = answer(name, cache="cache", tmp_path=tmp_path)
+    assert done[0] == 0, done
     assert len(opened) <= MOST_OPENED
 
 
@@ -136,6 +140,25 @@ def test_a_cache_that_cannot_be_written_does_not_matter(radar, tmp_path, cache):
     plain, _ = answer("predict", cache="cache", tmp_path=tmp_path)
     assert plain[0] == 0
     assert answer("predict", cache=cache, tmp_path=tmp_path)[0] == plain
+
+
+def open_to_plot(path):
+    return open_frames(path, None, None, (None, None))
+
+
+def open_for_series(path):
+    return open_sources([path], variable=None).records
+
+
+@pytest.mark.parametrize("open_folder", [nowcast.open_records, open_to_plot, open_for_series])
+def test_records_of_python_pictures_and_series_are_opened_with_it(radar, monkeypatch, open_folder):
+    """For a picture or series the first file that is whole is opened, to tell whether it holds a forecast."""
+    monkeypatch.setenv("NOWCAST_CACHE", "cache")
+    open_folder("radar")
+    opened, open_briefly = [], OPEN_FILES.briefly
+    monkeypatch.setattr(OPEN_FILES, "briefly", lambda path: opened.append(path.name) or open_briefly(path))
+    open_folder("radar")
+    assert set(opened) == ({"07.nc"} if open_folder is nowcast.open_records else {"00.nc", "07.nc"})
 
 
 def test_a_few_files_need_no_index(radar, monkeypatch):
