@@ -19,7 +19,7 @@ from nowcast.scores.sums import Additive, summed
 SUM_MINUTES = (30, 60)  # lengths of the intervals
 BOXES_KM = (0.0, 10.0, 40.0)  # sides of the boxes on the ground; 0: a cell
 AMOUNTS = (0.5, 1.0, 2.0, 5.0, 10.0)  # mm in an interval whose exceedance is scored
-DIGITS = 4  # decimals of amounts, mm: with rounding errors of float32, sums of exactly 1 mm would often be less
+DIGITS = 4  # decimals of sums and their means, mm: with rounding errors of float32, those of exactly 1 mm would often be less
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +108,14 @@ class BoxSums:
         for minutes, leads in self.lengths.items():
             self._running[minutes] = self._running[minutes] + both
             if not (lead + 1) % leads:
-                self._add_interval(minutes, lead // leads, np.round(self._running[minutes], DIGITS))
+                self._add_interval(minutes, lead // leads, self._running[minutes])
                 self._running[minutes] = 0.0
 
     def _add_interval(self, minutes: int, number: int, amounts: np.ndarray) -> None:
         """Add the amounts (member, y, x), mm, of an interval; the last is the observation."""
         kinds = self.kinds[f"probabilities_{minutes}_min"], self.kinds[f"members_{minutes}_min"]
         for box, cells in self.boxes.items():
-            means = box_means(amounts, cells)
+            means = np.round(box_means(amounts, cells), DIGITS)
             known = np.isfinite(means).all(axis=0)
             add_members(*(sums.of_box(box) for sums in kinds), number, means[:-1], means[-1], known)
         for sums in kinds:

@@ -77,6 +77,17 @@ def test_a_sum_of_exactly_an_amount_reaches_it(minutes, leads):
     assert kinds[f"members_{minutes}_min"].of_box(0).num_tied[0] == 2000
 
 
+def test_a_mean_of_exactly_an_amount_reaches_it():
+    boxes, cells = 200, 2 * 8  # boxes of 10 km, in steps of 0.05 mm/h for half an hour: cells differ, their means are 2 mm
+    steps = np.random.default_rng(0).multinomial(cells * 80, np.ones(cells) / cells, size=boxes).reshape(boxes, 2, 8)
+    rates = np.float32(0.05) * steps.transpose(1, 0, 2).reshape(2, boxes * 8).astype(np.float32)
+    kinds = box_sums(rates[None, None], rates[None], step=30.0, spacing=(5.0, 1.25))
+    reached = kinds["probabilities_30_min"].of_box(1)
+    assert reached.num_observed[0].sum(axis=-1).tolist() == [boxes] * 3 + [0, 0]
+    assert reached.num_forecast[0, 2, 100] == boxes
+    assert kinds["members_30_min"].of_box(1).num_tied[0] == boxes
+
+
 def test_a_case_counts_where_one_of_its_intervals_has_pairs():
     members, observed = np.zeros((2, 6, 4, 4), np.float32), np.zeros((6, 4, 4), np.float32)
     observed[4] = NAN  # in the second half hour
