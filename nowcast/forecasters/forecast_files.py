@@ -94,10 +94,6 @@ class ForecastFiles(Forecaster):
             without, other = (record.name, self.name) if self.forecasts.grid.is_placed else (self.name, record.name)
             log.warning("%s does not state where its cells are: assumed to be those of %s, which has as many", without, other)
 
-    def limit_leads(self, leads: int) -> None:
-        super().limit_leads(leads)
-        self.lead_times = self.lead_times[:leads]
-
     def leads_on(self, record: Record) -> int:
         """Return the number of lead times at which this record can have frames."""
         return len(self._leads_on(record))
@@ -112,6 +108,7 @@ class ForecastFiles(Forecaster):
         if not np.isnat(step):
             is_exact = leads % step == np.timedelta64(0, "s")
             leads = leads[is_exact] if is_exact.any() else _near_multiples(leads, step)
+        leads = leads[: self.lead_frames]  # --leads counts those that are scored, as it does for other forecasters
         if not len(leads):
             raise DataError(
                 f"{self.name} has lead times of {_minutes(*self.lead_times)}, {record.name} a frame every {_minutes(step)}.\n"

@@ -1,6 +1,9 @@
 """Forecasts whose times are not observed, not yet observed, or of sums in place of frames: each is told apart."""
 
+import json
+
 import numpy as np
+import pytest
 from makers import command, rain, write_record
 
 from nowcast.evaluation.missing import Remarks
@@ -87,3 +90,17 @@ def test_lead_times_that_another_forecaster_lacks_are_told_once(tmp_path, caplog
         forecasters[name].limit_leads(2)
     find_cases(forecasters, records, Selection(), Remarks())
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(("leads", "minutes"), [(1, [10]), (2, [10, 20]), (3, [10, 20, 30])])
+def test_leads_counts_lead_times_that_the_record_has(tmp_path, leads, minutes):
+    frames = rain(frames=24, shape=(16, 16))
+    path = write_record(tmp_path / "a.nc", frames)
+    given = "--reference-time", "2020-06-01T00:40", "--leads", "6", "--output", tmp_path / "f.nc"
+    assert command("predict", "persistence", path, *given)[0] == 0  # 5, 10, … 30 min
+    times = np.datetime64("2020-06-01T00:00:00") + 600 * np.arange(12)
+    every_10_minutes = write_record(tmp_path / "b.nc", frames[::2], times=times)
+    options = "--observations", every_10_minutes, "--leads", str(leads), "--format", "json"
+    code, out, err = command("evaluate", tmp_path / "f.nc", *options)
+    assert (code, "has no more" in err) == (0, False), err
+    assert json.loads(out)["lead_minutes"] == minutes
