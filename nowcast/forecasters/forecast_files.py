@@ -16,19 +16,27 @@ from nowcast.netcdf.record import Record
 from nowcast.netcdf.times.raster import nearest, tolerance
 
 log = logging.getLogger(__name__)
+_MINUTE = np.timedelta64(60, "s")
+_ROUNDED = 1.02  # ratio up to which two intervals are the same: 3597 s are an hour
 
 
 def unlike(forecasts: Forecasts, record: Record) -> str | None:
-    """Return a warning if forecast amounts or means cover longer intervals than the time step of a record; else None."""
-    layout = forecasts.files[0].layout
-    if layout.interval_seconds is None or np.isnat(record.time_step):
+    """Return a warning if a forecast amount or mean covers a longer interval than a frame of a record, or a shorter one."""
+    if np.isnat(record.time_step):
         return None
-    interval = np.timedelta64(round(layout.interval_seconds), "s")
-    if interval <= record.time_step:
-        return None
-    what = "amounts" if layout.amounts else "means"
-    each = f"each is compared with a single frame of {record.name}, which has a time step of {_minutes(record.time_step)}"
-    return f"{layout.field.variable} holds {what} over {_minutes(interval)}, but {each}."
+    layout, minutes = forecasts.files[0].layout, record.time_step / _MINUTE
+    variable, forecast = layout.field.variable, (layout.interval_seconds or 0) / 60
+    observed, what = (record.interval_seconds or 0) / 60, "amounts" if layout.amounts else "means"
+    if forecast > max(minutes, observed * _ROUNDED):
+        frame = f"a single frame of {record.name}, which has a time step of {_minutes(record.time_step)}"
+        return f"{variable} holds {what} over {forecast:g} min, but each is compared with {frame}."
+    leads = forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")]
+    apart = np.diff(leads, prepend=np.timedelta64(0, "s")).min() / _MINUTE
+    if observed > (forecast or apart) * _ROUNDED:
+        field = f"{what} over {forecast:g} min" if forecast else f"rates every {apart:g} min"
+        each = f"each is compared with a single field of {variable}, which has {field}"
+        return f"{record.name} holds amounts over {observed:g} min, but {each}."
+    return None
 
 
 class ForecastFiles(Forecaster):

@@ -96,6 +96,11 @@ class Record:
         return [f"{self.variable} as {self.quantity.name.replace('_', ' ')}: {said}" for said in sources]
 
     @property
+    def interval_seconds(self) -> float | None:
+        """Return the longest interval that amounts of the record cover, s; None of rates and reflectivity."""
+        return max((each.conversion.interval_seconds or 0 for each in self.layouts), default=0) or None
+
+    @property
     def is_absent(self) -> np.ndarray:
         """Return a mask (frame,) of the absent frames, which are in no file: `with_absent` inserts them, missing as a whole."""
         return self.frame_sources[:, 0] < 0

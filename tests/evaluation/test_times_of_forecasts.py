@@ -9,6 +9,8 @@ from makers import command, rain, write_record
 from nowcast.evaluation.missing import Remarks
 from nowcast.evaluation.windows import find_cases
 from nowcast.forecasters.baselines import Persistence
+from nowcast.forecasters.forecast_files import unlike
+from nowcast.netcdf.forecast_reader import read_forecast
 from nowcast.netcdf.opening import open_records
 from nowcast.prediction.cases import Selection
 
@@ -104,3 +106,31 @@ def test_leads_counts_lead_times_that_the_record_has(tmp_path, leads, minutes):
     code, out, err = command("evaluate", tmp_path / "f.nc", *options)
     assert (code, "has no more" in err) == (0, False), err
     assert json.loads(out)["lead_minutes"] == minutes
+
+
+def summed(path, minutes, *, every):
+    """A record of amounts over the last `minutes`, mm, `every` so many minutes for five hours."""
+    fields = rain(frames=300 // every + 1, shape=(16, 16)) * np.float32(minutes / 60)
+    named = {"units": "mm", "standard_name": "lwe_thickness_of_precipitation_amount"}
+    return write_record(path, fields, step_minutes=every, cell_methods=f"time: sum over {minutes} minutes", **named)
+
+
+@pytest.mark.parametrize(("minutes", "every", "is_told"), [(60, 60, True), (10, 10, False), (10, 60, False)])
+def test_rates_that_are_compared_with_longer_sums_are_told(tmp_path, minutes, every, is_told):
+    path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(16, 16)), step_minutes=10)
+    options = "--leads", "18", "--output", tmp_path / "f.nc"
+    assert command("predict", "persistence", path, *options)[0] == 0  # from 01:10, every 10 min until 04:10
+    found = open_records([summed(tmp_path / "b.nc", minutes, every=every)])[0]
+    told = unlike(read_forecast(tmp_path / "f.nc"), found)
+    says = "b holds amounts over 60 min, but each is compared with a single field of precip_intensity, which has "
+    assert told == (f"{says}rates every 10 min." if is_told else None)
+
+
+def test_hourly_sums_are_compared_with_hourly_sums_every_10_minutes(tmp_path):
+    path = write_record(tmp_path / "a.nc", rain(frames=8, shape=(16, 16)), step_minutes=10)
+    options = "--leads", "18", "--sums", "60", "--output", tmp_path / "f.nc"
+    assert command("predict", "persistence", path, *options)[0] == 0
+    forecasts = read_forecast(tmp_path / "f.nc", variable="rain_sum_60_min")
+    told = [unlike(forecasts, open_records([summed(tmp_path / f"{n}.nc", n, every=10)])[0]) for n in (60, 10)]
+    assert told[0] is None
+    assert told[1].startswith("rain_sum_60_min holds amounts over 60 min, but each is compared with a single frame of 10, ")
