@@ -26,6 +26,7 @@ from nowcast.netcdf.places.locating import locate
 from nowcast.netcdf.record import Record, log_readings, with_own_names
 from nowcast.prediction.cases import Selection, usable_past
 from nowcast.prediction.gauges import Place
+from nowcast.prediction.running_sums import overlap
 from nowcast.runtime import distributed
 from nowcast.runtime.progress import track
 from nowcast.scores import Setup, tallies
@@ -146,6 +147,8 @@ def _score_record(
         step = windows.time_step / MINUTE
         for what in left_out(record.grid.shape, windows.lead_frames, step, record.grid.spacing_km):
             log.info("%s: %s", record.name, what)
+        if told := overlap(record, windows.time_step):
+            log.warning("%s", told)
     own_share = windows.positions[distributed.rank() :: distributed.size()]
     lead_times = np.arange(1, windows.lead_frames + 1) * windows.time_step
     forecasters = {name: forecaster.on_record(record, windows.time_step) for name, forecaster in forecasters.items()}

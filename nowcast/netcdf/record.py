@@ -97,8 +97,8 @@ class Record:
 
     @property
     def interval_seconds(self) -> float | None:
-        """Return the longest interval that amounts of the record cover, s; None of rates and reflectivity."""
-        return max((each.conversion.interval_seconds or 0 for each in self.layouts), default=0) or None
+        """Return the shortest interval that amounts of the record cover, s; None if some are rates or reflectivity."""
+        return min((each.conversion.interval_seconds or 0 for each in self.layouts), default=0) or None
 
     @property
     def is_absent(self) -> np.ndarray:

@@ -23,7 +23,9 @@ from nowcast.netcdf.forecast_writer import write_forecast
 from nowcast.netcdf.record import Record, log_readings, with_own_names
 from nowcast.netcdf.writing.members import write_members
 from nowcast.prediction.cases import KeptFrames, Selection, listing, read_past, references_of, spans
+from nowcast.prediction.running_sums import overlap
 from nowcast.runtime import distributed
+from nowcast.runtime.log_lines import is_first
 from nowcast.runtime.outputs import making_folder, may_write, remove_stale
 from nowcast.runtime.progress import Progress
 from nowcast.runtime.threads import ahead
@@ -182,6 +184,8 @@ def make_jobs(
     for record in records:
         step = forecaster.time_step(record)
         accumulations(sums, step, forecaster.num_leads)  # raises UsageError for sums that do not fit the lead times
+        if sums and (told := overlap(record, step)) and is_first(record.paths[0], told):
+            log.warning("%s", told)
         if references := references_of(record, selection, forecaster.input_frames, step, forecaster.max_absent):
             jobs.append(Job(record.with_absent(forecaster.max_absent), step, tuple(references), tuple(thresholds), tuple(sums)))
     listed = np.array(selection.listed, "datetime64[s]")

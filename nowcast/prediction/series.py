@@ -23,6 +23,7 @@ from nowcast.netcdf.places.earth import locate
 from nowcast.netcdf.places.grid import Grid, carried
 from nowcast.netcdf.record import Record, log_readings
 from nowcast.prediction.gauges import Place
+from nowcast.prediction.running_sums import check_sums, covered, running_sums
 from nowcast.prediction.weights import Weights, weigh
 from nowcast.runtime.progress import Progress
 
@@ -155,7 +156,7 @@ def _record_reader(record: Record, weigher: _Weigher, wanted: Wanted) -> Callabl
     if not len(chosen):
         extent = f"It goes from {record.times[0]}Z to {record.times[-1]}Z."
         raise NotEnoughFrames(f"{record.name} has no frame in the times asked for.\n{extent}")
-    _check_sums(wanted.sums, record.time_step, record.name)
+    check_sums(wanted.sums, record.time_step, covered(record.time_step, record.interval_seconds), record.name)
     weights = weigher(record.grid, record.name)
     return partial(_of_record, record, chosen, weights, wanted)
 
@@ -170,7 +171,8 @@ def _forecast_reader(
     if not len(cases):
         extent = f"It has forecasts from {references[0]}Z to {references[-1]}Z."
         raise NotEnoughFrames(f"{name} has no forecast in the times asked for.\n{extent}")
-    _check_sums(wanted.sums, _lead_step(forecasts), name)
+    step = _lead_step(forecasts)
+    check_sums(wanted.sums, step, covered(step, _interval(forecasts)), name)
     columns = _columns(name, probabilities, wanted.thresholds)
     weights = weigher(carried(forecasts.grid, forecasts.files[0].path), name)
     return partial(_of_forecasts, name, forecasts, probabilities, cases, columns, weights, wanted)
@@ -181,12 +183,10 @@ def _lead_step(forecasts: Forecasts) -> np.timedelta64:
     return np.diff(forecasts.lead_times[forecasts.lead_times > _ZERO], prepend=_ZERO).min()
 
 
-def _check_sums(minutes: Sequence[int], step: np.timedelta64, name: str) -> None:
-    """Raise UsageError (exit 2) for minutes that are no multiple of the time step."""
-    for length in minutes:
-        if np.isnat(step) or (length * _MINUTE) % step:
-            given = "unknown" if np.isnat(step) else f"{step / _MINUTE:g} minutes"
-            raise UsageError(f"--sums {length}: the time step of {name} is {given}.\nExpected a multiple of it.")
+def _interval(forecasts: Forecasts) -> float | None:
+    """Return the interval of forecast amounts and means, s; None of instants, of totals, and where it is only assumed."""
+    layout = forecasts.files[0].layout
+    return None if forecasts.are_totals or layout.amounts == "assumed" else layout.interval_seconds
 
 
 def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wanted) -> Series:
@@ -198,7 +198,7 @@ def _of_record(record: Record, chosen: np.ndarray, weights: Weights, wanted: Wan
         rates, known, exceedance, _ = _means(fields, reached, weights, progress)
     damage.check()
     times = record.times[frames]
-    sums = running_sums(rates, times, record.time_step, wanted.sums)
+    sums = running_sums(rates, times, record.time_step, wanted.sums, covered(record.time_step, record.interval_seconds))
     nothing, none = np.array(["NaT"], "datetime64[s]"), np.zeros((1, len(chosen), 0, rates.shape[1]))
     shown = [values[None, len(earlier) :] for values in (times, rates, known, sums, exceedance)]
     return Series(
@@ -235,8 +235,9 @@ def _of_forecasts(
     if forecasts.kind == "probability":
         rates = np.full_like(rates, np.nan)  # what was read are probabilities
     step = _lead_step(forecasts)
-    sums = np.stack([running_sums(*case, step, wanted.sums) for case in zip(rates, times, strict=True)])
-    flat = [running_sums(case.reshape(len(case), -1), of, step, wanted.sums) for case, of in zip(members, times, strict=True)]
+    how = (step, wanted.sums, covered(step, _interval(forecasts)))
+    sums = np.stack([running_sums(*case, *how) for case in zip(rates, times, strict=True)])
+    flat = [running_sums(case.reshape(len(case), -1), of, *how) for case, of in zip(members, times, strict=True)]
     member_sums = np.stack(flat).reshape(*sums.shape[:3], *members.shape[2:])
     return Series(name, weights, wanted, references, times, rates, known, sums, exceedance, members, member_sums)
 
@@ -288,23 +289,6 @@ def _means(
     return tuple(map(np.stack, zip(*found, strict=True)))
 
 
-def running_sums(rates: np.ndarray, times: np.ndarray, step: np.timedelta64, minutes: Sequence[int]) -> np.ndarray:
-    """Return rain sums over the last minutes up to each time: rate times time step, summed; NaN if a frame is missing.
-
-    Frames must be evenly spaced; if they are closer than `step`, all frames count.
-
-    rates: (time, place) mm/h; times: (time,) ascending; returns: (time, sum, place) mm
-    """
-    out = np.full((len(times), len(minutes), rates.shape[1]), np.nan)
-    for n, length in enumerate(minutes):
-        firsts = np.searchsorted(times, times - length * _MINUTE, side="right")  # of the frames within the minutes
-        for last, first in enumerate(firsts):
-            spacing = np.diff(times[first : last + 1]) if last > first else step
-            if (spacing <= step).all() and (spacing * (last - first + 1) == length * _MINUTE).all():
-                out[last, n] = rates[first : last + 1].mean(axis=0) * (length / 60)
-    return out
-
-
 def _report_unknown(series: Series) -> None:
     """Log a warning for sums that are missing everywhere, and for places that are never completely known."""
     for n, minutes in enumerate(series.wanted.sums):
@@ -313,6 +297,6 @@ def _report_unknown(series: Series) -> None:
             why = f"its leads end after {end:g}" if series.is_forecast else "it has no such run of frames without a gap"
             log.warning("%s: no sum over %d minutes: %s", series.source, minutes, why)
     best = series.known.max(axis=(0, 1))
-    for place, covered, most in zip(series.weights.places, series.weights.covered, best, strict=True):
-        if covered > 0 and most < covered - 0.005:
+    for place, inside, most in zip(series.weights.places, series.weights.covered, best, strict=True):
+        if inside > 0 and most < inside - 0.005:
             log.warning('"%s": at most %.3g %% of it is ever known in %s', place.name, 100 * most, series.source)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 
 import netCDF4
@@ -16,7 +17,7 @@ import nowcast
 from nowcast.errors import OutputError
 from nowcast.netcdf.opening import open_records
 from nowcast.netcdf.places.earth import locate
-from nowcast.prediction.series import running_sums
+from nowcast.prediction.running_sums import running_sums
 
 pytest.importorskip("pyproj")
 pytest.importorskip("shapely")
@@ -135,6 +136,47 @@ def test_sums_are_missing_where_frames_are_however_evenly():
     # 00:55 and 01:00 have twelve frames each; later ones lack every second, also within the last ten minutes
     np.testing.assert_allclose(sums[:, 0], [np.nan if n == 0 else 1 for n in range(13)] + [np.nan] * 6)
     np.testing.assert_allclose(sums[:, 1], [np.nan] * 11 + [6, 6] + [np.nan] * 6)
+
+
+def test_amounts_that_overlap_are_not_counted_twice(record):
+    fell = np.random.default_rng(0).integers(0, 5, 36).astype(np.float32)  # mm in each 10 minutes of six hours
+    hourly = np.convolve(fell, np.ones(6))[5:36]  # the sums of an hour, every 10 minutes from the first hour on
+    times = START + np.arange(6, 37) * np.timedelta64(600, "s")
+    named = {"units": "mm", "standard_name": "lwe_thickness_of_precipitation_amount"}
+    fields = np.broadcast_to(hourly[:, None, None], (31, 16, 20))
+    write_record("hours.nc", fields, times=times, cell_methods="time: sum over 60 minutes", **named)
+    given = "hours.nc", "--at", place_of(record, 3, 15), "--output", "a.csv"
+    code, _, err = command("series", *given, "--sums", "60,120")
+    assert code == 0, err
+    found = [[float(row[f"sum_{length}_min_mm"] or "nan") for row in rows_of("a.csv")] for length in (60, 120)]
+    np.testing.assert_allclose(found[0], hourly, rtol=1e-4)
+    np.testing.assert_allclose(found[1], [np.nan] * 6 + [fell[n - 6 : n + 6].sum() for n in range(6, 31)], rtol=1e-4)
+    code, _, err = command("series", *given, "--sums", "30", "--overwrite")
+    says = "--sums 30: the interval of the amounts of hours is 60 minutes.\nExpected a multiple of it."
+    assert (code, says in err) == (2, True), err
+    says = "hours holds amounts over 60 min, one every 10 min: they overlap, so that sums of several frames are not the rain of"
+    for sums in (("--sums", "60"), ()):
+        code, _, err = command("predict", "persistence", "hours.nc", *sums, "--output", "f.nc", "--overwrite")
+        assert (code, says in err) == (0, bool(sums)), err
+    for members in (("--members", "2"), ()):
+        code, _, err = command("evaluate", "extrapolation", "--observations", "hours.nc", "--leads", "6", *members)
+        assert (code, says in err) == (0, bool(members)), err
+
+
+def test_amounts_of_two_time_steps_in_a_record_do_not_overlap(record):
+    named = {"units": "mm", "standard_name": "lwe_thickness_of_precipitation_amount"}
+    place = place_of(record, 3, 15)
+    os.mkdir("mixed")
+    for name, first, minutes in (("a", 0, 5), ("b", 60, 10)):  # 12 mm/h, every 5 minutes and from 01:00 on every 10
+        times = START + (first + minutes * np.arange(12 if first == 0 else 6)) * np.timedelta64(60, "s")
+        fields = np.full((len(times), 16, 20), minutes / 5, np.float32)
+        write_record(f"mixed/{name}.nc", fields, times=times, cell_methods=f"time: sum over {minutes} minutes", **named)
+    code, _, err = command("series", "mixed", "--at", place, "--sums", "10", "--output", "a.csv")
+    assert code == 0, err
+    sums = {row["time"][11:16]: row["sum_10_min_mm"] for row in rows_of("a.csv")}
+    assert sums == {"00:00": "", **{f"00:{n:02}": "2" for n in range(5, 60, 5)}, "01:00": "2"} | dict.fromkeys(
+        [f"01:{n}" for n in range(10, 60, 10)], ""
+    )
 
 
 def test_sums_that_are_missing_everywhere_are_told(record):
