@@ -114,10 +114,10 @@ def _remark_fewer_leads(forecasters: Mapping[str, Forecaster], records: Sequence
     warned = set()
     for record in records:
         numbers = {name: leads for name, each in forecasters.items() if (leads := each.leads_on(record)) is not None}
-        unfit = {name: (forecasters[name].lead_frames, leads) for name, leads in numbers.items()}
-        for (own, leads), names in grouped({name: each for name, each in unfit.items() if each[1] < each[0]}):
+        without = {name: forecasters[name].leads_without_frame(record) for name in numbers}
+        for (number, own), names in grouped({name: each for name, each in without.items() if each[0]}):
             step = record.time_step / MINUTE
-            remarks.add(NO_FRAME, together(names), own - leads, counted(own, "lead time"), record.name, step)
+            remarks.add(NO_FRAME, together(names), number, counted(own, "lead time"), record.name, step)
         fewest = min(numbers, key=numbers.__getitem__, default=None)
         more = {name: leads for name, leads in numbers.items() if leads > numbers[fewest] and name not in warned}
         for leads, names in grouped(more):

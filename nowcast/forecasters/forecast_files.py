@@ -106,6 +106,12 @@ class ForecastFiles(Forecaster):
         """Return the number of lead times at which this record can have frames."""
         return len(self._leads_on(record))
 
+    def leads_without_frame(self, record: Record) -> tuple[int, int]:
+        leads, own = self._leads_on(record), self.lead_times
+        if len(leads) == self.lead_frames:  # no later ones are asked for
+            own = own[own <= leads[-1] + tolerance(record.time_step)]
+        return len(own) - len(leads), len(own)
+
     def _leads_on(self, record: Record) -> np.ndarray:
         """Return the lead times at which this record can have frames: 1, 2, 3, … times one time step."""
         if self.forecasts.quantity != record.quantity:

@@ -117,6 +117,10 @@ class Forecaster(ABC):
         """Return how many lead times it can forecast on `record`; None for any number."""
         return self.lead_frames
 
+    def leads_without_frame(self, record: Record) -> tuple[int, int]:
+        """Return how many lead times up to the last one scored have no frame in this record, and how many there are."""
+        return 0, self.lead_frames or 0
+
     def limit_leads(self, leads: int) -> None:
         """Forecast this number of lead times from now on. Raises UsageError (exit 2) if it is made for fewer."""
         if self.lead_frames is not None and leads > self.lead_frames:

@@ -105,6 +105,7 @@ def test_leads_counts_lead_times_that_the_record_has(tmp_path, leads, minutes):
     options = "--observations", every_10_minutes, "--leads", str(leads), "--format", "json"
     code, out, err = command("evaluate", tmp_path / "f.nc", *options)
     assert (code, "has no more" in err) == (0, False), err
+    assert f"f: left out {leads} of {2 * leads} lead times, because b has no frame then (its time step is 10 min)" in err
     assert json.loads(out)["lead_minutes"] == minutes
 
 
