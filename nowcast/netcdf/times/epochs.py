@@ -18,6 +18,12 @@ _DATES = (
     re.compile(r"(?P<year>[+-]?\d{1,6})-(?P<month>\d{1,2})(?:-(?P<day>\d{1,2}))?(?P<clock>[ T].*|Z)?"),
     re.compile(r"(?P<year>\d{4})(?P<month>\d\d)?(?P<day>\d\d)?(?P<clock>[ T].*|Z)?"),
 )
+# a clock and a zone after a date: 0:05, 00:05:30.5 or 0005, then -6, -6:00 or -0600 up to 14 hours, or UTC
+_TAIL = re.compile(
+    r"(?:[ T]+(?:\d{1,2}(?::[0-5]?\d(?::\d{1,2}(?:\.\d*)?)?)?|\d\d[0-5]\d(?:\d\d(?:\.\d*)?)?)"
+    r"(?:(?:\s+[+-]?|[+-])(?:1[0-4]|0?\d)(?::?[0-5]\d)?)?|[ T]*[+-]0{1,2}(?::?00)?)?\s*(?:Z|UTC|GMT)?",
+    re.IGNORECASE,
+)
 _SHORT = {"mins": "min", "hrs": "hour"}  # units that udunits does not know but others do
 _SIGNS = str.maketrans("\u2212\u00a0\u202f", "-  ")  # a minus sign and two no-break spaces
 _VARYING = ("month", "year")  # ambiguous: in udunits a year is 365.242 days and a month a twelfth of it
@@ -103,6 +109,10 @@ def _epoch(moment: str, calendar: str) -> float | None:
     parts = next((found for pattern in _DATES if (found := pattern.fullmatch(moment))), None)
     if parts is None:
         return None
+    # udunits reads "14-35" as a zone of 35 hours, "935" as 93:05 and "2020 06 01" as a clock and a zone in January
+    clock = parts["clock"] or ""
+    if not _TAIL.fullmatch(clock) or (clock and not parts["day"]):
+        return None
     year, month, day = (int(parts[name] or 1) for name in ("year", "month", "day"))
     # the standard calendar has no years before 1; in the proleptic one every date is read 400, 800, … years later
     cycles = max(-(-(_GREGORIAN - year) // _CYCLE[0]), 0) if calendar == "proleptic_gregorian" else 0
@@ -112,7 +122,7 @@ def _epoch(moment: str, calendar: str) -> float | None:
     if not 1 <= month <= 12 or not 1 <= day <= monthrange(year, month)[1]:
         return None
     try:
-        date = f"{year:04}-{month}-{day}{parts['clock'] or ''}"
+        date = f"{year:04}-{month}-{day}{clock}"
         seconds = cf_units.Unit(f"s since {date}").convert(0.0, "s since 1970-01-01")
     except ValueError:
         return None

@@ -85,6 +85,10 @@ def test_records_and_forecasts_are_read_in_their_zone(tmp_path, zone):
         ("hrs since 2020-06-01", 5, "2020-06-01T05:00"),
         ("minutes since 20200601", 5, "2020-06-01T00:05"),
         ("minutes since 20200601T0100Z", 5, "2020-06-01T01:05"),
+        ("minutes since 20200601 010030.0", 4.5, "2020-06-01T01:05"),
+        ("minutes since 2020-06-01 9", 5, "2020-06-01T09:05"),
+        ("minutes since 2020-06-01 +0000", 5, "2020-06-01T00:05"),
+        ("minutes since 2020-06-01 14:00 +14:00 UTC", 5, "2020-06-01T00:05"),
         ("days since 2020-6-1", 0.25, "2020-06-01T06:00"),
         ("days since 2020-06", 1, "2020-06-02T00:00"),
         ("300 s since 2020-06-01", 2, "2020-06-01T00:10"),
@@ -112,6 +116,16 @@ def test_the_proleptic_calendar_is_gregorian_before_1582_too(date):
         "seconds since 2020-13-01",
         "seconds since 2020-152",
         "seconds since 2020-06-01 25:00",
+        "seconds since 2020-06-01 23:61",
+        "seconds since 2020-06-01 14-35",  # to udunits a zone of 35 hours
+        "seconds since 2020-06-01 14 35",
+        "seconds since 2020-06-01 00:00:00 15",
+        "seconds since 2020-06-01 00:00 +5:75",
+        "seconds since 20200601 935",  # to udunits 93:05
+        "seconds since 2020-06-01 12000",
+        "seconds since 2020-06-01 +0500",  # to udunits the clock 0:50
+        "seconds since 2020-06-01 -5",
+        "seconds since 2020 06 01",  # to udunits 6 o'clock on 1 January, in the zone +1
         "days since -4712-01-01 12:00",  # CF has no years before 1 in this calendar
         "days since 0000-01-01",
         "months since 2020-06-01",
