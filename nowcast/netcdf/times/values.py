@@ -7,7 +7,7 @@ frames exactly one time step apart.
 
 import re
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import netCDF4
@@ -19,6 +19,7 @@ from nowcast.netcdf.places.coordinates import MAX_COORDINATE
 from nowcast.netcdf.rain.packing import read_packing, stored_as
 from nowcast.netcdf.times.columns import find_columns, part_of, times_of
 from nowcast.netcdf.times.epochs import decode_times, read_moment, seconds_per
+from nowcast.netcdf.times.iso import from_iso
 from nowcast.netcdf.times.variables import TimeNames, counts, is_text
 from nowcast.runtime.log_lines import warn_once
 
@@ -29,6 +30,8 @@ _OFFSET = re.compile(r"(:\d\d\S*|\s)\s*[+-]\d{1,2}(:?\d\d)?\s*$")  # from UTC, a
 _LOCAL = re.compile(r"\blocal\b|\b(CE[SD]?T|MES?Z|[ECMP][SD]T|JST|KST|AE[SD]T|LST)\b")
 _ZONES = ("timezone", "time_zone", "tz")
 _UTC = re.compile(r"(?=.*\b(UTC|GMT|Z|Zulu|Universal)\b|[+-]?0)[^1-9]*", re.IGNORECASE)
+_DIGITS = re.compile(r"(\d{4}(?:\d\d){3,5})\s*(?:Z|UTC|GMT)?", re.IGNORECASE)  # yyyymmddhh, yyyymmddhhmm, yyyymmddhhmmss
+_YEARS = 1900, 2200  # the first, and the one after the last, of frames: other years are misread numbers
 
 
 def read_times(dataset, name: str, dims: tuple[str, ...], where: str) -> np.ndarray:
@@ -150,25 +153,28 @@ def _parse_times(stored: np.ndarray, where: str) -> np.ndarray:
 
 
 def _parse_time(entry: str, where: str) -> np.datetime64:
-    if form := {10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(entry)) if entry.isdigit() else None:
-        return _parse_digits(entry, form, where)
-    entry = re.sub(r"^(\d{4})/(\d\d)/(\d\d)(?!\d)", r"\1-\2-\3", entry)
-    try:
-        time = datetime.fromisoformat(entry)
-        time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-        return np.datetime64(time + timedelta(seconds=0.5), "s")  # rounded, as numbers are: NumPy cuts off fractions
-    except (ValueError, OverflowError):
-        seconds = read_moment(entry)  # with a zone such as -6:00, which ISO 8601 does not have but udunits has
-    if seconds is None:
+    time = _of_digits(entry) if entry[:9].isdigit() and len(entry) > 8 else _of_text(entry)
+    if time is None or not _YEARS[0] <= time.astype("M8[Y]").astype(int) + 1970 < _YEARS[1]:
         raise DataError(f'{where} has the text "{entry[:40]}".\nExpected times such as 2020-06-01T00:05:00Z.')
-    return np.datetime64(round(seconds), "s")
+    return time
 
 
-def _parse_digits(entry: str, form: str, where: str) -> np.datetime64:
+def _of_text(entry: str) -> np.datetime64 | None:
+    """Return the time of ISO 8601 text, or of what udunits reads, in UTC; None for other text."""
+    entry = re.sub(r"^(\d{4})/(\d\d)/(\d\d)(?!\d)", r"\1-\2-\3", entry)
+    if time := from_iso(entry):
+        return np.datetime64(time + timedelta(seconds=0.5), "s")  # rounded, as numbers are: NumPy cuts off fractions
+    seconds = read_moment(entry)  # with a zone such as -6:00, which ISO 8601 does not have but udunits has
+    return None if seconds is None else np.datetime64(round(seconds), "s")
+
+
+def _of_digits(entry: str) -> np.datetime64 | None:
+    """Return the time of text such as 202006010005 or 202006010005Z; None for other text."""
+    digits = _DIGITS.fullmatch(entry)
     try:
-        return np.datetime64(datetime.strptime(entry, form), "s")
-    except ValueError as error:
-        raise DataError(f'{where} has the text "{entry}".\nExpected times such as 2020-06-01T00:05:00Z.') from error
+        return np.datetime64(datetime.strptime(digits[1], "%Y%m%d%H%M%S"[: len(digits[1]) - 2]), "s") if digits else None
+    except ValueError:
+        return None
 
 
 def _dated_times(stored: np.ndarray, resolution: float) -> np.ndarray | None:

@@ -126,7 +126,12 @@ def test_days_as_numbers_are_refused_in_single_precision(tmp_path):
         ("2020-06-01T00:05:30.4", "00:05:30"),
         ("2020-05-31 18:05:29.7 -6:00", "00:05:30"),
         ("  2020-06-01 00:05:30  ", "00:05:30"),
+        ("2020-06-01T00:00:30,4 -00:05", "00:05:30"),
+        ("2020-06-01T1405+14", "00:05:00"),
+        ("2020-W23-1 00:05", "00:05:00"),
         ("2020060104", "04:00:00"),
+        ("202006010005Z", "00:05:00"),
+        ("20200601000530 UTC", "00:05:30"),
     ],
 )
 def test_texts_are_read_in_their_zone_to_the_nearest_second(tmp_path, text, clock):
@@ -136,6 +141,38 @@ def test_texts_are_read_in_their_zone_to_the_nearest_second(tmp_path, text, cloc
         file["old"].standard_name = "other"
         file.createVariable("time", str, ("time",))[0] = text
     assert str(open_one(path).times[0]) == f"2020-06-01T{clock}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "202006010005+02",
+        "2020060100005",  # to Python the clock 0005 after a 0 in place of a T
+        "20200601000500000",
+        "2020-06-01 14.35",  # to Python 14:00 and a fraction of a second
+        "2020-06-01 14,35",
+        "2020-06-01 14:35.5",
+        "2020-06-01 14-35",
+        "2020-06-01 14 35",
+        "2020-06-01 00:05-20",
+        "2020-06-01+02:00",  # a day in another zone, to Python a clock
+        "20200601 935",
+        "2020 06 01",
+        "20-06-01 00:05",
+        "1-1-1 00:05",  # two days before the first of NumPy's calendar
+        "000501062020",  # hour, minute, day, month, year
+        "1591022100",  # seconds since 1970, as digits 1591-02-21
+        "1591022100000",
+    ],
+)
+def test_text_that_would_be_another_time_is_refused(tmp_path, text):
+    path = write(tmp_path / "a.nc", np.zeros((1, 3, 3), "f4"))
+    with edit(path) as file:
+        file.renameVariable("time", "old")
+        file["old"].standard_name = "other"
+        file.createVariable("time", str, ("time",))[0] = text
+    with pytest.raises(DataError, match=re.escape(f'a.nc: time has the text "{text}".\nExpected times such as 2020-06-01T')):
+        open_one(path)
 
 
 def test_times_and_lead_times_come_in_the_order_of_the_dimensions_that_are_asked_for(tmp_path):
