@@ -24,6 +24,7 @@ _TAIL = re.compile(
     r"(?:(?:\s+[+-]?|[+-])(?:1[0-4]|0?\d)(?::?[0-5]\d)?)?|[ T]*[+-]0{1,2}(?::?00)?)?\s*(?:Z|UTC|GMT)?",
     re.IGNORECASE,
 )
+_LESS_THAN_AN_HOUR = re.compile(r"-(?:0?0:|00?(?=\d\d(?!\d)))(?!00)\d")  # -0:30, of which udunits drops the sign
 _SHORT = {"mins": "min", "hrs": "hour"}  # units that udunits does not know but others do
 _SIGNS = str.maketrans("\u2212\u00a0\u202f", "-  ")  # a minus sign and two no-break spaces
 _VARYING = ("month", "year")  # ambiguous: in udunits a year is 365.242 days and a month a twelfth of it
@@ -111,7 +112,7 @@ def _epoch(moment: str, calendar: str) -> float | None:
         return None
     # udunits reads "14-35" as a zone of 35 hours, "935" as 93:05 and "2020 06 01" as a clock and a zone in January
     clock = parts["clock"] or ""
-    if not _TAIL.fullmatch(clock) or (clock and not parts["day"]):
+    if not _TAIL.fullmatch(clock) or _LESS_THAN_AN_HOUR.search(clock) or (clock and not parts["day"]):
         return None
     year, month, day = (int(parts[name] or 1) for name in ("year", "month", "day"))
     # the standard calendar has no years before 1; in the proleptic one every date is read 400, 800, … years later

@@ -32,6 +32,10 @@ def decoded(units, values=(0,), calendar="standard"):
         (" \u22126:00", 6 * HOUR),  # a minus sign in place of a hyphen
         (" -600", 6 * HOUR),
         (" -0600", 6 * HOUR),
+        (" -06:30", 6.5 * HOUR),
+        (" -00:00", 0),
+        (" -0000", 0),
+        (" +0030", -0.5 * HOUR),
         (" -6", 6 * HOUR),
         (" +2:00", -2 * HOUR),
         ("+2", -2 * HOUR),
@@ -125,6 +129,10 @@ def test_the_proleptic_calendar_is_gregorian_before_1582_too(date):
         "seconds since 2020-06-01 12000",
         "seconds since 2020-06-01 +0500",  # to udunits the clock 0:50
         "seconds since 2020-06-01 -5",
+        "seconds since 2020-06-01 00:00 -00:30",  # to udunits +00:30
+        "seconds since 2020-06-01 00:00 -0:05",
+        "seconds since 2020-06-01 00:00 -0030",
+        "seconds since 2020-06-01 00:00-030",
         "seconds since 2020 06 01",  # to udunits 6 o'clock on 1 January, in the zone +1
         "days since -4712-01-01 12:00",  # CF has no years before 1 in this calendar
         "days since 0000-01-01",
