@@ -21,6 +21,7 @@ from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.opening import FORECASTS, open_records
 from nowcast.netcdf.places.grid import Grid
+from nowcast.netcdf.rain.packing import is_stored_number
 from nowcast.netcdf.record import Record
 from nowcast.netcdf.writing.new_file import writing
 from nowcast.runtime.log_lines import is_first, standing_for
@@ -37,6 +38,8 @@ IN_PYTHON = {  # advice in error messages, and the advice that replaces it for a
     "or choose one with --variable (data.variable), and its --units": "or a DataArray of one, with units",
 }
 _KEPT = {"grid_mapping"}  # of an array's encoding: what its values are not packed by
+_PACKING = {"scale_factor", "add_offset", "_Unsigned"}  # of an array's encoding: what xarray has unpacked its values by
+_OPPOSITE = {"valid_min": "valid_max", "valid_max": "valid_min"}
 _OF_TIMES = {"units", "calendar"}  # kept of times that NumPy does not have; xarray chooses for others, so that all are exact
 
 
@@ -100,9 +103,37 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
                 del where["grid_mapping"]
     dataset = _with_storable_floats(dataset)
     for variable in dataset.variables.values():
+        variable.attrs = _unpacked_attributes(variable)
         kept = _KEPT if variable.dtype.kind in "mM" else _KEPT | _OF_TIMES
         variable.encoding = {key: value for key, value in variable.encoding.items() if key in kept}
     return dataset, name
+
+
+def _unpacked_attributes(variable: xr.Variable) -> dict:
+    """Return the attributes of an array with limits, flags and codes unpacked where xarray has unpacked its values alone."""
+    packing = {key: value for key, value in variable.encoding.items() if key in _PACKING}
+    kind = np.dtype(variable.encoding.get("dtype", variable.dtype))
+    if not packing or variable.dtype.kind != "f" or kind.kind not in "iuf":
+        return variable.attrs
+    unpacked = {}
+    for name, value in variable.attrs.items():
+        # floating-point limits of integers are unpacked already
+        if is_stored_number(name) and np.ravel(value).dtype.kind in ("f" if kind.kind == "f" else "iu"):
+            swaps = np.ravel(packing.get("scale_factor", 1.0)).astype(np.float64).min() < 0
+            value, name = _unpacked(np.ravel(value), kind, packing), _OPPOSITE.get(name, name) if swaps else name
+        unpacked[name] = value
+    return unpacked
+
+
+def _unpacked(codes: np.ndarray, kind: np.dtype, packing: dict) -> np.ndarray:
+    """Return stored numbers (code,) of this type as xarray unpacks them, to the last digit.
+
+    Those that the type cannot hold, which values never reach, are unpacked as long integers.
+    """
+    unsigned = np.dtype(kind.str.replace("i", "u"))
+    if not any((codes == codes.astype(held)).all() for held in (kind, unsigned)):
+        kind, packing = np.dtype(np.int64), {key: value for key, value in packing.items() if key != "_Unsigned"}
+    return xr.decode_cf(xr.Dataset({"codes": ("code", codes.astype(kind), packing)}))["codes"].values
 
 
 def _with_storable_floats(dataset: xr.Dataset) -> xr.Dataset:

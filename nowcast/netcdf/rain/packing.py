@@ -147,6 +147,12 @@ def read_packing(variable, where: str) -> Packing:
     return Packing(scale, offset, missing, low, high, unsigned, tuple(dry), unclear=twofold)
 
 
+def is_stored_number(name: str) -> bool:
+    """Return whether an attribute of this name holds stored numbers of its variable: limits, flags, codes and fill values."""
+    codes = {"valid_range", "valid_min", "valid_max", "flag_values", *_UNDETECT}
+    return name in codes or _word(name) in _FILLS | _STORED_FILLS
+
+
 def _stated_fills(attributes: dict) -> list[np.ndarray]:
     """Return the numbers of each attribute that declares fill values."""
     found = [(word, _numbers(value)) for name, value in attributes.items() if (word := _word(name)) in _FILLS | _STORED_FILLS]
