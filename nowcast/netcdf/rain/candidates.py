@@ -35,8 +35,11 @@ _STILL_RAIN = re.compile(
     r"(?:rain(?:fall)?|precip(?:itation)?)[\W_]+(?:depth|height)(?![a-z])",
     re.IGNORECASE,
 )
-# what cell_methods say of variables that hold no mean, sum or value of their cells; "time: range: mean" names a dimension
-_OTHER_METHODS = re.compile(r":\s*(?:standard_deviation|variance|range)\b(?!\s*:)")
+# what cell_methods say of variables that hold no mean, sum or value of their cells; "time: range: mean" names a dimension,
+# and "height: maximum" is that of a column
+_OTHER_METHODS = re.compile(
+    r":\s*(?:standard_deviation|variance|range)\b(?!\s*:)|time\s*:\s*(?:maximum|minimum)\b(?!\s*:)", re.IGNORECASE
+)
 _IN_PARENTHESES = re.compile(r"\([^()]*\)")
 
 

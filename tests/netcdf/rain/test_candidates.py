@@ -24,6 +24,8 @@ OTHERS = {
     "bias": {"units": "mm", "long_name": "bias of radar rain"},
     "pr_sd": {"units": "mm/h", "standard_name": "rainfall_rate", "cell_methods": "area: mean time: standard_deviation"},
     "pr_var": {"units": "mm/h", "cell_methods": "time: variance"},
+    "rain_max": {"units": "mm/h", "standard_name": "rainfall_rate", "cell_methods": "area: mean time: maximum within hours"},
+    "pr_min": {"units": "kg m-2 s-1", "cell_methods": "Time: minimum (interval: 1 minute)"},
     "height": {"units": "m"},
     "wind": {"units": "m s-1"},
 }
@@ -45,9 +47,10 @@ def test_what_is_measured_in_millimetres_and_is_no_rain_is_not_taken(tmp_path, n
     [("rr", {"long_name": "bias corrected rain rate"}), ("rr", {"long_name": "rain rate, mean field bias adjusted"}),
      ("rain_bias_corrected", {}), ("bias_adjusted_rain", {}), ("rr", {"long_name": "gauge-bias-adjusted rain rate"}),
      ("rr", {"long_name": "rain rate without anomalous propagation"}),
-     ("rr", {"cell_methods": "time: mean (comment: range corrected)"})],
+     ("rr", {"cell_methods": "time: mean (comment: range corrected)"}), ("rr", {"cell_methods": "height: maximum"}),
+     ("rr", {"cell_methods": "time: mean area: maximum"})],
 )  # fmt: skip
-def test_rain_without_its_bias_is_rain(tmp_path, name, attributes):
+def test_rain_without_its_bias_and_the_highest_of_a_column_is_rain(tmp_path, name, attributes):
     assert open_one(write(tmp_path / "a.nc", ONES, name=name, units="mm/h", **attributes)).variable == name
 
 
