@@ -141,17 +141,15 @@ def parse_time(text: str | None, option: str, *, whole_day: bool = False) -> "np
 
     whole_day: whether a date without a time means the last second of the day
     """
-    from datetime import UTC, datetime
-
     import numpy as np
+
+    from nowcast.netcdf.times.iso import from_iso
 
     if text is None:
         return None
-    try:
-        time = datetime.fromisoformat(text)
-        time = time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
-    except (ValueError, OverflowError):
-        raise UsageError(f"{option} {text}: not a time; write it as 2016-09-28T15:00 (UTC)") from None
+    time = from_iso(text)
+    if time is None:
+        raise UsageError(f"{option} {text}: not a time; write it as 2016-09-28T15:00 (UTC)")
     is_date = re.fullmatch(r"\d{4}-?\d\d-?\d\d|\d{4}-?W\d\d(-?\d)?", text)
     return np.datetime64(time, "s") + np.timedelta64(86399 if whole_day and is_date else 0, "s")
 

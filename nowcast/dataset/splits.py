@@ -13,6 +13,7 @@ import numpy as np
 
 from nowcast.dataset.windows import Account, Windows
 from nowcast.errors import UsageError
+from nowcast.netcdf.times.iso import from_iso
 
 SPLITS = ("training", "validation", "test")
 Instant = str | date | datetime | np.datetime64  # a time; one without a time zone is in UTC
@@ -221,10 +222,10 @@ def _refuse_overlap(merged: Mapping[str, Sequence[Span]]) -> None:
 
 def _as_utc(value: Instant) -> np.datetime64:
     if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            raise UsageError(f"{value!r} is not a time: write it like 2020-06-01 or 2020-06-01T12:00") from None
+        time = from_iso(value)
+        if time is None:
+            raise UsageError(f"{value!r} is not a time: write it like 2020-06-01 or 2020-06-01T12:00")
+        value = time
     if isinstance(value, datetime) and value.tzinfo is not None:
         value = value.astimezone(UTC).replace(tzinfo=None)
     return np.datetime64(value, "s")

@@ -151,6 +151,8 @@ def test_spans_of_one_split_may_nest_and_touch():
         ({"training": [("2020-06-01", "2020-06-09")], "test": [("2020-06-02", "2020-06-03")]}, "training and test"),
         ({"training": [("2020-06-02", "2020-06-02")]}, "training span .* is empty"),
         ({"training": [("yesterday", "2020-06-02")]}, "'yesterday' is not a time"),
+        ({"training": [("2020-06-01 14.35", "2020-06-02")]}, "'2020-06-01 14.35' is not a time"),  # to Python 14:00
+        ({"training": [("2020-06-01", "2020-06-02+02:00")]}, r"'2020-06-02\+02:00' is not a time"),  # to Python 2 o'clock
         ({"train": [("2020-06-01", "2020-06-02")]}, "no such split: train"),
     ],
 )

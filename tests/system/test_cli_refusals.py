@@ -199,7 +199,11 @@ def test_bad_thresholds(inputs, text):
     expect(2, *argv, says="write ascending numbers above 0 with commas, such as 0.5,1,5,10")
 
 
-@pytest.mark.parametrize("text", ["noon", "2020-13-01", "2020-06-01T25:00", "0001-01-01T00:00+23:00", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["noon", "2020-13-01", "2020-06-01T25:00", "0001-01-01T00:00+23:00", "",
+     "2020-06-01 14.35", "2020-06-01+02:00", "20200601001", "2020-06-01T00:05-20"],  # other times to Python
+)  # fmt: skip
 def test_bad_times(inputs, text):
     for option in ("--reference-time", "--start", "--end"):
         argv = ("predict", "persistence", inputs / "rain.nc", "--output", "f.nc", f"{option}={text}")
