@@ -29,6 +29,8 @@ _SHORT = {"mins": "min", "hrs": "hour"}  # units that udunits does not know but 
 _SIGNS = str.maketrans("\u2212\u00a0\u202f", "-  ")  # a minus sign and two no-break spaces
 _VARYING = ("month", "year")  # ambiguous: in udunits a year is 365.242 days and a month a twelfth of it
 _FURTHEST = 1e10  # s from 1970, in the year 2286: NaT and fill values are further away
+_EXACT = 0.5  # s: largest step of stored times that are read to the second
+_ROUND = 60, 30, 10, 5  # s: times that storage has rounded more are rounded back to multiples of one of these
 _CYCLE = 400, 146_097  # years and days after which the Gregorian calendar repeats
 _GREGORIAN = 1583  # the first year that is Gregorian as a whole in the standard calendar
 _ONLY_STANDARD = {"standard", "gregorian"}
@@ -72,8 +74,21 @@ def decode_times(values: np.ndarray, declared: str, calendar: str, where: str, *
         )
     if calendar.lower() == "julian":
         _check_julian(np.append(seconds.ravel(), epoch), where)
-    unit_seconds = 60 if step > 0.5 else 1  # times that storage has rounded are rounded back to the minute
-    return (np.round(seconds / unit_seconds) * unit_seconds).astype(np.int64).astype("datetime64[s]")
+    return _rounded(seconds, step).astype(np.int64).astype("datetime64[s]")
+
+
+def _rounded(seconds: np.ndarray, step: float) -> np.ndarray:
+    """Round times, s from 1970, stored in steps of `step` s back to whole minutes, or to less where they are not near these.
+
+    Radars also scan every 150, 30 or 20 seconds. Numbers computed in single precision are some steps off.
+    """
+    if step <= _EXACT:
+        return np.round(seconds)
+    for size in [each for each in _ROUND if each >= step]:
+        off = np.abs(seconds - np.round(seconds / size) * size).max(initial=0)
+        if off <= step / 2 or off < min(4 * step, size / 4):
+            break
+    return np.round(seconds / size) * size
 
 
 def _check_julian(seconds: np.ndarray, where: str) -> None:

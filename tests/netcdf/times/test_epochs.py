@@ -104,6 +104,37 @@ def test_units_and_dates_are_those_of_udunits(units, value, expected):
     assert decoded(units, [value])[0] == np.datetime64(expected)
 
 
+@pytest.mark.parametrize(
+    ("units", "step"),
+    [
+        ("minutes since 2020-01-01", 150),  # stored in steps of 0.94 s
+        ("days since 2020-01-01", 150),  # 1.3 s
+        ("seconds since 2020-01-01", 20),  # 1 s
+        ("hours since 2018-01-01", 30),  # 7 s
+        ("hours since 2010-01-01", 150),  # 28 s
+        ("hours since 2010-01-01", 300),
+        ("days since 2014-01-01", 60),  # 21 s
+    ],
+)
+def test_times_that_single_precision_has_rounded_are_rounded_back(units, step):
+    wanted = np.datetime64("2020-06-01T12:00:00") + np.arange(12) * np.timedelta64(step, "s")
+    unit, start = re.fullmatch(r"(\w+) since (.*)", units).groups()
+    stored = ((wanted - np.datetime64(start)) / np.timedelta64(1, "s") / seconds_per(unit)).astype("f4")
+    resolution = float(np.spacing(stored).max())
+    np.testing.assert_array_equal(
+        decode_times(stored.astype("f8"), units, "standard", "a.nc: time", resolution=resolution), wanted
+    )
+
+
+def test_times_computed_in_single_precision_are_whole_minutes():
+    days = np.float32(152.5) + np.arange(12, dtype="f4") * np.float32(300 / 86400)
+    days = np.nextafter(np.nextafter(days, np.float32(0)), np.float32(0))  # two further steps of 1.3 s
+    read = decode_times(
+        days.astype("f8"), "days since 2020-01-01", "standard", "a.nc: time", resolution=float(np.spacing(days[0]))
+    )
+    assert (read == np.datetime64("2020-06-01T12:00:00") + 300 * np.arange(12)).all()
+
+
 @pytest.mark.parametrize("date", ["1970-01-01", "1500-01-01", "0001-01-01", "0000-01-01", "-0400-02-29"])
 def test_the_proleptic_calendar_is_gregorian_before_1582_too(date):
     wanted = np.datetime64("2020-06-01")  # NumPy's calendar is the proleptic one
