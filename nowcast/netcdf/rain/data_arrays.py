@@ -17,6 +17,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from nowcast.errors import DataError, NowcastError
+from nowcast.netcdf.attributes import is_true
 from nowcast.netcdf.damage import Damage
 from nowcast.netcdf.files import OPEN_FILES
 from nowcast.netcdf.opening import FORECASTS, open_records
@@ -122,6 +123,8 @@ def _unpacked_attributes(variable: xr.Variable) -> dict:
             swaps = np.ravel(packing.get("scale_factor", 1.0)).astype(np.float64).min() < 0
             value, name = _unpacked(np.ravel(value), kind, packing), _OPPOSITE.get(name, name) if swaps else name
         unpacked[name] = value
+    if is_true(packing.get("_Unsigned")) and "missing_value" in variable.encoding:  # which xarray does not mask
+        unpacked["missing_value"] = _unpacked(np.ravel(variable.encoding["missing_value"]), kind, packing)
     return unpacked
 
 

@@ -57,6 +57,18 @@ def test_unsigned_codes_are_unpacked_too(tmp_path):
         np.testing.assert_allclose(read_array(dataset.rr), expected, rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:variable 'rr' has multiple fill values")
+@pytest.mark.parametrize("codes", [np.int8(-3), np.array([-3, -2], "i1")])
+def test_missing_values_of_unsigned_numbers_that_xarray_does_not_mask_are_missing(tmp_path, codes):
+    stored = np.where(STORED > 20, STORED + 232, STORED).astype("u1").view("i1")  # 253, 254, 255
+    path = write(tmp_path / "a.nc", stored, _Unsigned="true", missing_value=codes, **BYTES)
+    expected = read_one(path)
+    assert np.isnan(expected[1, 2, 1])
+    with xr.open_dataset(path) as dataset:
+        for array in (dataset, dataset.rr):
+            np.testing.assert_allclose(read_array(array), expected, rtol=1e-6)
+
+
 def test_numbers_of_an_array_that_is_not_unpacked_stay(tmp_path):
     path = write(tmp_path / "a.nc", STORED.astype("u1"), **BYTES, valid_max=np.uint8(20))
     with xr.open_dataset(path, mask_and_scale=False) as dataset:
