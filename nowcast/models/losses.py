@@ -139,7 +139,8 @@ class BinaryCrossEntropy(Loss):
 class Exceedance(Loss):
     """Cross entropy, in nats, of the forecast probabilities of reaching each threshold, added up with weights.
 
-    A proper score, so blurring the forecast does not lower it. For models that forecast a distribution.
+    A proper score, so blurring the forecast does not lower it. For models that forecast a distribution. Cells without a
+    forecast, because a model that takes guidance has none there, count as missing.
     """
 
     takes_distributions: ClassVar[bool] = True
@@ -156,8 +157,11 @@ class Exceedance(Loss):
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
-        entropy = weighted_entropy(forecast, observed, validity.bool(), transform, self.thresholds, self.weights)
-        return entropy, validity.sum()
+        known = validity.bool()
+        if forecast.model.takes_guidance:  # the only models that leave out cells, which takes a pass over memory to find
+            known = known & forecast.known
+        entropy = weighted_entropy(forecast, observed, known, transform, self.thresholds, self.weights)
+        return entropy, known.count_nonzero().float()
 
 
 class RelativeExceedance(Loss):

@@ -152,6 +152,26 @@ def test_relative_exceedance_is_binary_cross_entropy_divided_by_that_of_the_guid
     torch.testing.assert_close(found, expected)
 
 
+def test_exceedance_leaves_out_cells_without_guidance():
+    """Their outputs are NaN, and so was the loss of each batch with such a cell: no guided network could train with it."""
+    loss = make_loss(NamedSection(name="exceedance", thresholds=[0.5, 5.0], weights=[1.0, 3.0]))
+    forecast, observed, validity = fields(LOSSES["relative_exceedance"])
+    with torch.no_grad():
+        forecast[0, 1, :, 2, 3] = torch.nan
+    total, count = loss.sum_and_count(build("guided").loss_input(forecast), observed, validity, LOG)
+    known = (validity > 0) & ~forecast[:, :, 0].isnan()
+    expected = sum(
+        weight * torch.nn.functional.binary_cross_entropy_with_logits(
+            forecast[:, :, rate][known], (observed >= RATES[rate])[known].float(), reduction="sum"
+        )
+        for rate, weight in ((1, 1.0), (4, 3.0))
+    )  # fmt: skip
+    assert count == known.sum() == validity.sum() - 1
+    torch.testing.assert_close(total, expected)
+    found, gradient = (torch.autograd.grad(value, forecast)[0] for value in (total, expected))
+    torch.testing.assert_close(found, gradient)
+
+
 def test_the_gradient_of_cross_entropy_is_that_of_its_sum():
     generator = torch.Generator().manual_seed(0)
     odds = (4 * torch.randn(5, 6, generator=generator, dtype=torch.float64)).requires_grad_()
