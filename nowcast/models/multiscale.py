@@ -50,6 +50,8 @@ class MultiscaleConfig(Section):
                 raise ValueError(f"{layers} hidden_channels need {layers} {name}, not {len(getattr(self, name))}")
         require_odd("kernel_sizes", self.kernel_sizes)
         for down, stride, up in zip(self.down_kernels, self.strides, self.up_kernels, strict=True):
+            if stride == 1 and down % 2 == 0:  # its convolution would give a grid larger by one cell each way
+                raise ValueError(f"stride 1 needs an odd down kernel, not {down}")
             if down < stride or up < stride or (up - stride) % 2:
                 raise ValueError(f"stride {stride} needs a down kernel of at least {stride} and an up kernel of {stride} + 2n")
         return self
