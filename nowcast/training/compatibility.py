@@ -1,8 +1,9 @@
 """Check that a checkpoint fits a training: before a run resumes, and before it starts with another run's weights.
 
 Resume: the config must be that of the run, except `[training]`, where all keys but `optimizer` and `ema`, whose state is in the
-checkpoint, may change. The records may have moved, but must give the same windows on the same grids, with the same rain. Keys
-that the run did not have yet get the values that correspond to its behaviour.
+checkpoint, and `start_from`, whose weights were taken before the first step, may change. The records may have moved, but must
+give the same windows on the same grids, with the same rain. Keys that the run did not have yet get the values that correspond
+to its behaviour.
 
 Start (`training.start_from`): only the weights are used, so quantity, units, `[transform]` and `[model]` must be equal. A
 warning is logged if the weights were trained on windows of the validation.
@@ -31,7 +32,7 @@ from nowcast.models.transform import make_transform
 from nowcast.quantity import Quantity
 from nowcast.training.experiment import resolve
 
-FIXED = {"training.optimizer", "training.ema"}  # keys of [training] that may not change when a run resumes
+FIXED = {"training.optimizer", "training.ema", "training.start_from"}  # may not change when a run resumes
 FREE = {"data.records"}  # may change: the windows themselves are compared
 NEWER = {"max_absent": 0}  # keys of [data] that older checkpoints lack, with the values of those runs
 STATISTICS = ("missing fraction", "wet fraction", "mean of 1 - exp(-rain)")  # of frames, as in PackedFrames
@@ -65,7 +66,8 @@ def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Arc
     if changed:
         raise CheckpointError(
             f"the config is not that of {checkpoint.path}: {_listed(changed, now, before)}.\n"
-            "Resume with the config of the run, or begin a new one; of [training] all but optimizer and ema may change."
+            "Resume with the config of the run, or begin a new one; "
+            "of [training] all but optimizer, ema and start_from may change."
         )
     _check_windows(checkpoint, archive, now, before)
 

@@ -87,16 +87,30 @@ def test_a_run_begins_with_the_weights_and_says_whose_they_are(record, source, t
 
 
 @pytest.mark.slow
-def test_a_resumed_run_does_not_look_at_the_key(record, source, tmp_path):
-    for name in ("straight", "resumed"):
-        run(tiny_experiment([record], start_from=str(source), steps=4 if name == "straight" else 2), tmp_path / name)
-    run(tiny_experiment([record], start_from="gone", steps=2), tmp_path / "resumed", resume=True)
-    resumed = read_checkpoint(tmp_path / "resumed" / LAST)
-    assert resumed.metadata["state"]["step"] == 2
-    run(tiny_experiment([record], start_from="gone", steps=4), tmp_path / "resumed", resume=True)
-    resumed = read_checkpoint(tmp_path / "resumed" / LAST)
+def test_a_resumed_run_does_not_read_the_checkpoint_again(record, source, tmp_path):
+    copy = tmp_path / "copy.safetensors"
+    copy.write_bytes((source / BEST).read_bytes())
+    run(tiny_experiment([record], start_from=str(copy), steps=2), tmp_path / "run")
+    copy.unlink()
+    run(tiny_experiment([record], start_from=str(copy), steps=2), tmp_path / "run", resume=True)
+    assert read_checkpoint(tmp_path / "run" / LAST).metadata["state"]["step"] == 2
+    run(tiny_experiment([record], start_from=str(copy), steps=4), tmp_path / "run", resume=True)
+    resumed = read_checkpoint(tmp_path / "run" / LAST)
     assert resumed.metadata["state"]["step"] == 4
     assert resumed.metadata["started_from"]["sha256"] == read_checkpoint(source).digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "now"), [("", "source"), ("source", "")])
+def test_a_run_cannot_be_resumed_as_if_it_had_started_from_other_weights(record, source, tmp_path, before, now):
+    """The key had no effect, and config.toml said ever after that the run had started from weights that it never had."""
+    started = {"": "", "source": str(source)}
+    run(tiny_experiment([record], start_from=started[before], steps=2), tmp_path / "run")
+    text = (tmp_path / "run" / "config.toml").read_text()
+    difference = re.escape(f"training.start_from = {started[now]} (before: {started[before]})")
+    with pytest.raises(CheckpointError, match=rf"{difference}\.\nResume with the config of the run, .* start_from may change"):
+        run(tiny_experiment([record], start_from=started[now], steps=4), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "config.toml").read_text() == text
 
 
 def other(experiment, **sections):
