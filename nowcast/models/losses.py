@@ -7,7 +7,8 @@ missing pixel, not even inf, reaches the loss or its gradient.
 
 from collections.abc import Sequence
 from functools import cache
-from typing import ClassVar, Literal
+from itertools import pairwise
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +39,21 @@ class Loss(Section):
         returns: two float32 scalars, which add up over parts of a batch
         """
         raise NotImplementedError
+
+
+Weight = Annotated[Number, Field(ge=0)]
+
+
+def _check_thresholds(thresholds: Sequence[float]) -> None:
+    """Raise ValueError for thresholds, mm/h, that do not ascend, each above the one before it and the first above 0."""
+    if any(upper <= lower for lower, upper in pairwise((0, *thresholds))):
+        raise ValueError(f"thresholds must ascend, each above the one before it and the first above 0, not {list(thresholds)}")
+
+
+def _check_weights(weights: Sequence[float]) -> None:
+    """Raise ValueError for weights that are all 0: so would be the loss of every forecast."""
+    if not any(weights):
+        raise ValueError("weights are all 0: every forecast would have the loss 0")
 
 
 def at_least_one(count: Tensor) -> Tensor:
@@ -92,7 +108,7 @@ class Balanced(Loss):
 
     name: Literal["balanced"] = "balanced"
     thresholds: Many[Number] = BALANCED_THRESHOLDS  # mm/h
-    weights: Many[Number] = BALANCED_WEIGHTS
+    weights: Many[Weight] = BALANCED_WEIGHTS
     mse: Number = Field(1.0, ge=0)
     mae: Number = Field(1.0, ge=0)
     space: Literal["values", "rain_rate"] = "values"
@@ -101,8 +117,10 @@ class Balanced(Loss):
     def _match(self) -> "Balanced":
         if len(self.weights) != len(self.thresholds) + 1:
             raise ValueError(f"{len(self.thresholds)} thresholds need {len(self.thresholds) + 1} weights")
-        if list(self.thresholds) != sorted(self.thresholds):
-            raise ValueError("thresholds must ascend")
+        _check_thresholds(self.thresholds)
+        _check_weights(self.weights)
+        if not (self.mse or self.mae):
+            raise ValueError("mse and mae are both 0: every forecast would have the loss 0")
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
@@ -146,14 +164,14 @@ class Exceedance(Loss):
     takes_distributions: ClassVar[bool] = True
     name: Literal["exceedance"] = "exceedance"
     thresholds: Many[Number] = (0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # mm/h
-    weights: Many[Number] = (0.5, 1.0, 1.0, 1.0, 1.5, 2.0, 2.0)
+    weights: Many[Weight] = (0.5, 1.0, 1.0, 1.0, 1.5, 2.0, 2.0)
 
     @model_validator(mode="after")
     def _match(self) -> "Exceedance":
         if len(self.weights) != len(self.thresholds) or not self.thresholds:
             raise ValueError(f"{len(self.thresholds)} thresholds need as many weights, and at least one")
-        if list(self.thresholds) != sorted(self.thresholds):
-            raise ValueError("thresholds must ascend")
+        _check_thresholds(self.thresholds)
+        _check_weights(self.weights)
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
@@ -178,8 +196,7 @@ class RelativeExceedance(Loss):
 
     @model_validator(mode="after")
     def _ascend(self) -> "RelativeExceedance":
-        if list(self.thresholds) != sorted(self.thresholds):
-            raise ValueError("thresholds must ascend")
+        _check_thresholds(self.thresholds)
         return self
 
     def sum_and_count(self, forecast, observed, validity, transform):
