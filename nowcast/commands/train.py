@@ -240,11 +240,11 @@ def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | N
 
 def _warn(weights: Checkpoint | None, learner: Learner, archive: Archive) -> None:
     """Warn of keys without effect, and of what the weights of `training.start_from` were trained on and with."""
-    data, of_start = learner.experiment.data, []
+    lines = without_effect(learner.experiment, archive)
     if weights:
         name = learner.settings.start_from
-        of_start = [*unlike_start(weights, name, data, archive), *seen_windows(weights, name, archive)]
-    for line in [*without_effect(data, archive), *of_start]:
+        lines += [*unlike_start(weights, name, learner.experiment.data, archive), *seen_windows(weights, name, archive)]
+    for line in lines:
         log.warning("%s", line)
 
 

@@ -1,10 +1,12 @@
 """Fill in the defaults of an experiment, and check that its parts fit together: loss, processes, grids, frames."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from nowcast.config.schema import Data, Experiment, NamedSection, Section
+from nowcast.config.schema import Data, Experiment, NamedSection, Section, Training
+from nowcast.config.toml import as_dict, flat
 from nowcast.dataset.archive import Archive
 from nowcast.dataset.draws import Series
 from nowcast.dataset.packed import WET_RATE
@@ -18,6 +20,14 @@ from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
 
 PADDING = 31  # cells by which a crop may exceed all grids, because crops of recipes are multiples of 32
+
+# keys of [data.splits] -> values of `by` that read them
+SPLIT_KEYS = {
+    ("fractions",): ("fractions", "events"),
+    ("training", "validation", "test"): ("spans",),
+    ("validation_records", "test_records"): ("records",),
+    ("every_days", "training_days", "validation_days", "test_days"): ("days",),
+}
 
 
 def resolve(experiment: Experiment) -> Experiment:
@@ -106,13 +116,64 @@ def with_grid(experiment: Experiment, archive: Archive) -> Experiment:
     return experiment.model_copy(update={"model": NamedSection(**model | {"grid": grid})})
 
 
-def without_effect(data: Data, archive: Archive) -> list[str]:
-    """Return warnings of keys of `[data]` that have no effect on these records."""
+def without_effect(experiment: Experiment, archive: Archive) -> list[str]:
+    """Return warnings of keys that have no effect, because of other keys or on these records."""
+    default, values = _values(_with_defaults(experiment)), _values(experiment)
+    warnings = []
+    for keys, is_read, reader in _readers(experiment):
+        changed = [key for key in keys if key in values and values[key] != default[key]]
+        if changed and not is_read:
+            have, them = ("has", "it") if len(changed) == 1 else ("have", "them")
+            warnings.append(f"{', '.join(changed)} {have} no effect: only {reader} would read {them}")
+    return [*warnings, *_without_effect_on(experiment, archive)]
+
+
+def _without_effect_on(experiment: Experiment, archive: Archive) -> Iterator[str]:
+    """Yield warnings of keys that have no effect on these records."""
+    data, training = experiment.data, experiment.training
     y, x = archive.records[0].grid.shape
-    if data.crop or y == x or "rotations" not in data.augmentation:
-        return []
-    what = f"rotations have no effect on whole grids of {y} × {x} cells, which are not square"
-    return [f"data.augmentation: {what}; leave them out, or set data.crop"]
+    if not data.crop and y != x and "rotations" in data.augmentation:
+        what = f"rotations have no effect on whole grids of {y} × {x} cells, which are not square"
+        yield f"data.augmentation: {what}; leave them out, or set data.crop"
+    if archive.num_windows("validation"):
+        return
+    if training.early_stopping:
+        yield "training.early_stopping has no effect without validation windows: the training runs to its last step"
+    if training.schedule == "plateau":
+        yield 'training.schedule = "plateau" has no effect without validation windows: the learning rate stays the same'
+
+
+def _readers(experiment: Experiment) -> Iterator[tuple[list[str], bool, str]]:
+    """Yield keys that are read only beside certain others, whether they are read in this experiment, and by what."""
+    data, training, model = experiment.data, experiment.training, experiment.model
+    by, schedule, optimizer = data.splits.by, training.schedule, training.optimizer
+    for names, reading in SPLIT_KEYS.items():
+        reader = " or ".join(f'data.splits.by = "{each}"' for each in reading)
+        yield [f"data.splits.{name}" for name in names], by in reading, reader
+    for each in ("decay", "plateau"):
+        keys = [key for key in _values(experiment) if key.startswith(f"training.{each}_")]
+        yield keys, schedule == each, f'training.schedule = "{each}"'
+    yield ["training.betas, first value,"], optimizer not in ("rmsprop", "adadelta"), "adamw, adam or sgd"
+    yield ["training.betas, second value,"], optimizer != "sgd", "another optimizer than sgd"
+    yield ["data.kept_cases", "data.kept_crop"], MODELS[model.name][1].takes_guidance, "a model that takes guidance"
+    options = model.model_extra or {}
+    yield ["model.last_norm"], options.get("batch_norm", True), "model.batch_norm = true"
+    has_bias = options.get("initial", "keras") == "keras" or not options.get("forget_bias")  # 0 is what torch's weights have
+    yield ["model.forget_bias"], has_bias, 'model.initial = "keras"'
+    yield ["model.head_kernel"], options.get("head") != "hidden", 'model.head = "conv3d" or "conv2d"'
+
+
+def _with_defaults(experiment: Experiment) -> Experiment:
+    """Return the experiment with the default of every key that has one, but for the names and lengths that it needs."""
+    model = model_config(NamedSection(name=experiment.model.name)).model_dump(mode="json")
+    return experiment.model_copy(update={"data": Data(), "model": NamedSection(**model), "training": Training(steps=1)})
+
+
+def _values(experiment: Experiment) -> dict[str, Any]:
+    """Return the values of an experiment by their dotted keys; the two of training.betas apart."""
+    values = dict(flat(as_dict(experiment)))
+    first, second = values["training.betas"]
+    return values | {"training.betas, first value,": first, "training.betas, second value,": second}
 
 
 def check_grids(archive: Archive, crop: int, model: Model) -> None:
