@@ -54,7 +54,8 @@ MEANING = {
     "data.zr_b": Z_R,
     "data.kept_cases": "for models that take guidance: training cases whose guidance is computed once and kept in the cache",
     "data.kept_crop": "cells: side of the kept cases; where it is larger than `crop`, a crop of each is drawn anew each time",
-    "data.max_absent": "frames of a window that may be in no file, but not its newest past frame: they are missing as a whole",
+    "data.max_absent": "frames of a window that may be in no file, but not its newest past frame: they are missing as a whole; "
+    "no window touches a longer gap",
     "data.max_missing": "drop windows with a frame in which a larger fraction is missing",
     "data.min_wet": "drop windows in which a smaller fraction of pixels is wet (0.1 mm/h or more)",
     "data.splits.by": "how windows are divided; no frame is in two splits",
@@ -86,9 +87,11 @@ MEANING = {
     "training.clip": "largest norm of the gradient; 0: no clipping",
     "training.seed": "of weights, windows, crops and augmentation",
     "training.validate_every": "updates between validations, from step 0 on, before any update; each one saves a checkpoint",
-    "training.validation_cases": "windows of a validation, always the same ones; below 8 members' noise is the default",
+    "training.validation_cases": "windows of a validation, always the same ones, in whole batches (60 with `batch_size = 8`: "
+    "64); below 8 members' noise is the default",
     "training.early_stopping": "stop after so many validations without improvement; 0: never",
-    "training.ema": "decay of the average of the weights that forecasts; 0: the weights themselves",
+    "training.ema": "decay of the average of the weights that forecasts, at update n (from 0) at most (1 + n) / (10 + n); "
+    "0: the weights themselves",
     "training.accumulate": "batches per update, to save memory; as one larger batch, but for batch statistics",
     "training.checkpoint_steps": "keep ConvLSTM states every n time steps, recompute the others (1 saves most); 0: keep all",
     "training.compile": "use torch.compile; it pays on a GPU",

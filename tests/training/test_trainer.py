@@ -65,6 +65,15 @@ def test_a_run_leaves_the_whole_run_folder(record, tmp_path, drawn):
     assert set(events(tmp_path / "run", "training")[0]) >= {"loss", "learning_rate", "windows_per_second", "waiting_share"}
 
 
+def test_a_validation_takes_whole_batches(record, tmp_path):
+    """As configs/README.md says: of 3 cases in batches of 2 there are 4, the same as where 4 are asked for."""
+    losses = []
+    for cases in (2, 3, 4):
+        run(tiny_experiment([record], steps=1, validation_cases=cases), tmp_path / str(cases))
+        losses.append([event["loss"] for event in events(tmp_path / str(cases), "validation")])
+    assert losses[1] == losses[2] != losses[0]
+
+
 def test_a_run_tells_what_training_is_worth(record, tmp_path, caplog):
     """The scores before the first step and those of the baselines stand beside each validation, also in a resumed run."""
     caplog.set_level("INFO", logger="nowcast")
