@@ -20,7 +20,7 @@ from nowcast.runtime.device import pick_device
 from nowcast.runtime.memory import give_back_freed_memory
 from nowcast.runtime.outputs import locked, may_write, replacing
 from nowcast.training import run_folder
-from nowcast.training.compatibility import as_the_run, check_resumable, seen_windows, unlike_start
+from nowcast.training.compatibility import as_the_run, check_resumable, other_validation, seen_windows, unlike_start
 from nowcast.training.experiment import check_grids, check_quantity, check_shares, resolve, with_grid, without_effect
 from nowcast.training.learner import Learner
 from nowcast.training.logs import LOGGERS, check_installed
@@ -78,7 +78,7 @@ def train_run(
     with ExitStack() as held:
         with distributed.in_turn(), _claimed_run_folder(trainer, write, held, is_resumed=bool(checkpoint), overwrite=overwrite):
             trainer.prepare_data()
-        result = _run(trainer, draw, weights)
+        result = _run(trainer, draw, weights, checkpoint)
     if result is None:
         resolved = trainer.learner.experiment
         del trainer  # frees its memory, so that what would fit can be measured
@@ -217,16 +217,18 @@ def _claimed_run_folder(
             run_folder.begin(output, text)
 
 
-def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | None) -> Result | None:
+def _run(
+    trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | None, resumed: Checkpoint | None
+) -> Result | None:
     """Run the training with a log file beside it, then draw its curves. Return None where it ran out of memory.
 
-    weights: the checkpoint that it starts with
+    weights, resumed: the checkpoint that it starts with or resumes
     """
     output = trainer.output
     with _log_file(output / run_folder.LOG):
         for line in trainer.archive.account.lines():
             log.info("%s", line)
-        _warn(weights, trainer.learner, trainer.archive)
+        _warn(weights, trainer.learner, trainer.archive, resumed)
         try:
             return trainer.run()
         except Exception as error:
@@ -238,13 +240,13 @@ def _run(trainer: Trainer, draw: Callable[[Path], None], weights: Checkpoint | N
             draw(output)
 
 
-def _warn(weights: Checkpoint | None, learner: Learner, archive: Archive) -> None:
-    """Warn of keys without effect, and of what the weights of `training.start_from` were trained on and with."""
+def _warn(weights: Checkpoint | None, learner: Learner, archive: Archive, resumed: Checkpoint | None = None) -> None:
+    """Warn of keys without effect, of what the weights of `training.start_from` saw, and of other validations than before."""
     lines = without_effect(learner.experiment, archive)
     if weights:
         name = learner.settings.start_from
         lines += [*unlike_start(weights, name, learner.experiment.data, archive), *seen_windows(weights, name, archive)]
-    for line in lines:
+    for line in [*lines, *(other_validation(resumed, learner.settings) if resumed else ())]:
         log.warning("%s", line)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from nowcast import config
-from nowcast.config.schema import Data, Experiment, NamedSection, Splits
+from nowcast.config.schema import Data, Experiment, NamedSection, Splits, Training
 from nowcast.dataset.archive import Archive
 from nowcast.dataset.draws import Series
 from nowcast.dataset.packed import PackedFrames
@@ -35,6 +35,7 @@ from nowcast.training.experiment import resolve
 FIXED = {"training.optimizer", "training.ema", "training.start_from"}  # may not change when a run resumes
 FREE = {"data.records"}  # may change: the windows themselves are compared
 NEWER = {"max_absent": 0}  # keys of [data] that older checkpoints lack, with the values of those runs
+VALIDATED = ("batch_size", "validation_cases")  # keys of [training] that choose the cases of a validation
 STATISTICS = ("missing fraction", "wet fraction", "mean of 1 - exp(-rain)")  # of frames, as in PackedFrames
 SAME = 1e-6  # relative difference of statistics that rounding on another processor may make, but a changed frame exceeds
 MOST_SHOWN = 4  # differences that a message lists
@@ -70,6 +71,22 @@ def check_resumable(checkpoint: Checkpoint, experiment: Experiment, archive: Arc
             "of [training] all but optimizer, ema and start_from may change."
         )
     _check_windows(checkpoint, archive, now, before)
+
+
+def other_validation(checkpoint: Checkpoint, training: Training) -> list[str]:
+    """Return a warning if a resumed run now validates on other cases than those that gave its best loss.
+
+    The cases that a batch draws depend on its number and its size.
+    """
+    state, stored = checkpoint.metadata["state"], checkpoint.metadata["config"]["training"]
+    now = {f"training.{key}": getattr(training, key) for key in VALIDATED}
+    before = {f"training.{key}": stored.get(key) for key in VALIDATED}
+    changed = [key for key in now if now[key] != before[key]]
+    if not changed or state["best_loss"] is None:
+        return []
+    best = f"{state['best_loss']:.5g} at step {state['best_step']:,}"
+    what = f"validations take other cases than before, by {_listed(changed, now, before)}"
+    return [f"{what}: their losses do not compare with the best so far, {best}"]
 
 
 def check_same(given: Experiment, run: Experiment, *, source: str, output: Path, settings: Sequence[str] = ()) -> None:

@@ -80,6 +80,21 @@ def test_a_run_of_before_frames_were_compared_resumes_and_compares_them_from_the
     assert read_checkpoint(run / LAST).metadata["frame_statistics"] == last.metadata["frame_statistics"]
 
 
+@pytest.mark.parametrize("changes", [{"batch_size": 3}, {"validation_cases": 8}, {"batch_size": 1, "validation_cases": 2}, {}])
+def test_validations_on_other_cases_than_before_are_told(run, tmp_path, caplog, changes):
+    """The best loss so far was taken on the old cases: in silence, easier ones would replace a better network."""
+    state = read_checkpoint(run / LAST).metadata["state"]
+    train(tiny_experiment([tmp_path / "rain.nc"], steps=4, **changes), run, resume=True)
+    before = {"batch_size": 2, "validation_cases": 4}
+    listed = ", ".join(f"training.{key} = {value} (before: {before[key]})" for key, value in changes.items())
+    told = (
+        f"validations take other cases than before, by {listed}: their losses do not compare with the best so far, "
+        f"{state['best_loss']:.5g} at step {state['best_step']}"
+    )
+    assert [line for line in caplog.messages if "other cases" in line] == ([told] if changes else [])
+    assert (run / "log.txt").read_text().count("other cases") == bool(changes)
+
+
 def test_a_checkpoint_whose_config_is_damaged_is_not_resumed(run, tmp_path):
     last = read_checkpoint(run / LAST)
     stored = last.metadata["config"] | {"training": last.metadata["config"]["training"] | {"steps": "many"}}
