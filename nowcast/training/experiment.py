@@ -18,6 +18,7 @@ from nowcast.models.model import Model
 from nowcast.models.transform import Transform, make_transform
 from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
+from nowcast.training.optimizer import count_steps
 
 PADDING = 31  # cells by which a crop may exceed all grids, because crops of recipes are multiples of 32
 
@@ -135,6 +136,10 @@ def _without_effect_on(experiment: Experiment, archive: Archive) -> Iterator[str
     if not data.crop and y != x and "rotations" in data.augmentation:
         what = f"rotations have no effect on whole grids of {y} × {x} cells, which are not square"
         yield f"data.augmentation: {what}; leave them out, or set data.crop"
+    num_steps = count_steps(training, archive.num_windows("training"))
+    if training.warmup_steps >= num_steps and training.schedule != "constant":
+        what = f"the learning rate rises over training.warmup_steps = {training.warmup_steps}, and the training has {num_steps}"
+        yield f'training.schedule = "{training.schedule}" has no effect: {what}'
     if archive.num_windows("validation"):
         return
     if training.early_stopping:

@@ -107,6 +107,16 @@ def test_what_needs_validation_windows_is_told_where_there_are_none(archive, key
     assert warning.startswith(told)
 
 
+@pytest.mark.parametrize(("length", "steps"), [({"steps": 6}, 6), ({"steps": 0, "epochs": 2}, 20)])  # 20 windows, 2 a batch
+def test_a_schedule_that_never_begins_is_told(archive, length, steps):
+    """It begins after the warm-up; --set training.steps may leave a training that is shorter."""
+    what = "the learning rate rises over training.warmup_steps ="
+    told = f'training.schedule = "cosine" has no effect: {what} {steps}, and the training has {steps}'
+    assert warnings_of(archive[True], "training", length | {"warmup_steps": steps}) == [told]
+    assert warnings_of(archive[True], "training", length | {"warmup_steps": steps - 1}) == []
+    assert warnings_of(archive[True], "training", length | {"warmup_steps": steps, "schedule": "constant"}) == []
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_configs_hold_no_key_that_nothing_reads(archive, path):
     assert [line for line in without_effect(resolve(config.read(path)), archive[True]) if "rotations" not in line] == []
