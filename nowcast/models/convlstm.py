@@ -274,6 +274,14 @@ class NormalisedConvLSTM(nn.Module):
         after = []
         for n, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             (hidden,), (state,) = layer(frames, None if states is None else [states[n]])
-            frames = norm(hidden.transpose(1, 2)).transpose(1, 2)
+            frames = _normalised(hidden, norm)
             after.append(state)
         return frames, after
+
+
+def _normalised(hidden: Tensor, norm: nn.Module) -> Tensor:
+    """Return the hidden states (case, time, hidden, y, x) normalised over cases, times and cells."""
+    # torch 2.13 and 2.14 on a CPU: wrong gradients of one case with channels innermost in memory, so its times are cases;
+    # not in forecasts, whose exports take any number of cases
+    cases = 1 if norm.training and hidden.shape[0] == 1 else 0
+    return norm(hidden.transpose(cases, 0).transpose(1, 2)).transpose(1, 2).transpose(cases, 0)
