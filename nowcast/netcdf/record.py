@@ -101,6 +101,11 @@ class Record:
         return min((each.conversion.interval_seconds or 0 for each in self.layouts), default=0) or None
 
     @property
+    def is_reflectivity(self) -> bool:
+        """Return whether rates follow from reflectivity, in any of the files, by a Z-R relation."""
+        return any(layout.conversion.zr for layout in self.layouts)
+
+    @property
     def is_absent(self) -> np.ndarray:
         """Return a mask (frame,) of the absent frames, which are in no file: `with_absent` inserts them, missing as a whole."""
         return self.frame_sources[:, 0] < 0

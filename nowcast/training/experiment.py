@@ -136,6 +136,8 @@ def _without_effect_on(experiment: Experiment, archive: Archive) -> Iterator[str
     if not data.crop and y != x and "rotations" in data.augmentation:
         what = f"rotations have no effect on whole grids of {y} × {x} cells, which are not square"
         yield f"data.augmentation: {what}; leave them out, or set data.crop"
+    if (data.zr_a, data.zr_b) != (Data().zr_a, Data().zr_b) and not any(record.is_reflectivity for record in archive.records):
+        yield "data.zr_a and data.zr_b have no effect: no record holds reflectivity"
     num_steps = count_steps(training, archive.num_windows("training"))
     if training.warmup_steps >= num_steps and training.schedule != "constant":
         what = f"the learning rate rises over training.warmup_steps = {training.warmup_steps}, and the training has {num_steps}"

@@ -107,6 +107,14 @@ def test_what_needs_validation_windows_is_told_where_there_are_none(archive, key
     assert warning.startswith(told)
 
 
+@pytest.mark.parametrize("key", ["zr_a", "zr_b"])
+def test_a_relation_without_reflectivity_is_told(archive, tmp_path, key):
+    told = ["data.zr_a and data.zr_b have no effect: no record holds reflectivity"]
+    assert warnings_of(archive[True], "data", {key: 1.5}) == told
+    record = write_record(tmp_path / "dbz.nc", 20 * rain(frames=40, shape=(24, 28)), units="dBZ")
+    assert warnings_of(open_archive(tiny_experiment([record]).data), "data", {key: 1.5}) == []
+
+
 @pytest.mark.parametrize(("length", "steps"), [({"steps": 6}, 6), ({"steps": 0, "epochs": 2}, 20)])  # 20 windows, 2 a batch
 def test_a_schedule_that_never_begins_is_told(archive, length, steps):
     """It begins after the warm-up; --set training.steps may leave a training that is shorter."""
@@ -119,7 +127,9 @@ def test_a_schedule_that_never_begins_is_told(archive, length, steps):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.toml")), ids=lambda path: path.stem)
 def test_the_configs_hold_no_key_that_nothing_reads(archive, path):
-    assert [line for line in without_effect(resolve(config.read(path)), archive[True]) if "rotations" not in line] == []
+    """But for two that depend on the records, which here are no squares and no reflectivity."""
+    lines = without_effect(resolve(config.read(path)), archive[True])
+    assert [line for line in lines if "rotations" not in line and "zr_a" not in line] == []
 
 
 def warnings_of(archive, section, keys):
