@@ -45,6 +45,9 @@ _SIGNS = str.maketrans(
     "⁻⁰¹²³⁴⁵⁶⁷⁸⁹\u2212\u00a0\u202f\u22c5", "-0123456789-  ."
 )  # the last four: a minus sign, two no-break spaces and a multiplication dot
 _LARGEST = 1e7  # mm/h or mm per unit: m s-1 is 3.6e6; larger units, such as `Mm`, are not what was meant
+_ROUNDING = np.float32(3e-7)  # largest relative error of a product of two numbers in single precision, with some room
+_THOUSAND = np.float32(1000)
+_PART = 2**14  # numbers that are rounded at a time, which stay in the cache of the processor
 _TARGETS = (
     ("rate", "mm h-1"),
     ("rate", "kg m-2 h-1"),
@@ -88,18 +91,37 @@ class Conversion:
         float32_suffices = values.dtype.kind == "f" and (self.zr or not self.offset)
         kind = np.result_type(values.dtype.newbyteorder("="), np.float32) if float32_suffices else np.float64
         with np.errstate(over="ignore", under="ignore"):
-            out = np.multiply(values, self.scale, dtype=kind)
+            out = np.multiply(values, self.scale, dtype=kind, order="C")
             if self.offset:
                 out += self.offset
             if self.zr:
                 a, b = self.zr
                 # Z = a R^b and Z = 10^(dBZ/10)
                 out = np.exp(out * (np.log(10) / (10 * b)) - np.log(a) / b)
-            return out.astype(np.float32, copy=False)
+            out = out.astype(np.float32, copy=False)
+            if self.scale != 1 and self.quantity.is_rain and values.dtype == np.float32 and not self.zr:
+                _mend_rounding(out)
+            return out
 
     def unpacking(self, scale_factor: float, add_offset: float) -> "Conversion":
         """Return the conversion of packed numbers: one multiplication in place of two."""
         return replace(self, scale=self.scale * scale_factor, offset=self.scale * add_offset + self.offset)
+
+
+def _mend_rounding(rates: np.ndarray) -> None:
+    """Set rates, mm/h, that are thousandths but for rounding errors to these, in place.
+
+    Of rates in steps of 0.01 mm/h that are stored as amounts in single precision, many would be just below their thresholds.
+
+    rates: any shape, contiguous
+    """
+    flat = rates.reshape(-1)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # fill values are still among them
+        for start in range(0, flat.size, _PART):
+            part = flat[start : start + _PART]
+            whole = np.rint(part * _THOUSAND)
+            whole /= _THOUSAND
+            np.putmask(part, np.abs(part - whole) < part * _ROUNDING, whole)
 
 
 @lru_cache(maxsize=1024)

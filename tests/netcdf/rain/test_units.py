@@ -1,12 +1,13 @@
 """Units: every spelling that means the same gives the same rain rate."""
 
+import itertools
 import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from makers.stored import read_one, write
+from makers.stored import edit, read_one, write
 
 from nowcast.errors import DataError
 from nowcast.netcdf.rain.units import meaning, to_rain_rate
@@ -163,3 +164,30 @@ def test_a_name_of_a_reflectivity_with_other_units_is_doubted(tmp_path, caplog, 
     expected = (10 ** (numbers / 10) / 200) ** (1 / 1.6) if units == "dBZ" else numbers
     np.testing.assert_allclose(rates, expected, rtol=1e-5)
     assert f"{path}: {name} is read as {said}" in caplog.text if said else not caplog.messages
+
+
+THOUSANDTHS = np.arange(60_000).reshape(1, 200, 300) / 1000  # mm/h
+
+
+@pytest.mark.parametrize(("units", "factor"), [(units, factor) for units, factor in RATES if factor != 1])
+def test_rates_stored_in_single_precision_keep_to_their_side_of_thresholds(tmp_path, units, factor):
+    """Many would be below it, and those at a threshold count as less."""
+    path = write(tmp_path / "a.nc", (THOUSANDTHS / factor).astype("f4"), units=units, standard_name="rainfall_rate")
+    np.testing.assert_array_equal(read_one(path), THOUSANDTHS.astype("f4"))
+
+
+@pytest.mark.parametrize("dims", [*itertools.permutations(("time", "y", "x"))])
+@pytest.mark.parametrize(("kind", "y_step"), [("<f4", -1), (">f4", 1)])
+def test_so_do_those_of_turned_grids(tmp_path, dims, kind, y_step):
+    order = [("time", "y", "x").index(dim) for dim in dims]
+    stored = (THOUSANDTHS / 12).astype(kind).transpose(order)
+    path = write(tmp_path / "a.nc", stored, dims=dims, units="mm/5min", standard_name="rainfall_rate")
+    with edit(path) as file:
+        file["y"][:] = y_step * np.arange(200.0)
+    np.testing.assert_array_equal(read_one(path), THOUSANDTHS[:, ::-y_step].astype("f4"))
+
+
+def test_other_rates_in_single_precision_stay_as_they_are(tmp_path):
+    rates = np.random.default_rng(0).gamma(0.5, 4, (1, 200, 300))
+    path = write(tmp_path / "a.nc", (rates / 12).astype("f4"), units="mm/5min", standard_name="rainfall_rate")
+    np.testing.assert_allclose(read_one(path), rates, rtol=4e-7)
