@@ -230,11 +230,11 @@ def check_moving(forecast: Forecast, network: Network, grid: tuple[int, int]) ->
         expected = (field,)
     log.info("a forecast of %d × %d cells takes %.2f s, with the motion; that of nowcast itself %.2f s",
              *grid, seconds, own_seconds)  # fmt: skip
-    for own, other in zip(outputs, expected, strict=True):
+    for what, own, other in zip(("forecast", "probabilities")[: len(outputs)], outputs, expected, strict=True):
         different = ~np.isclose(own, other, rtol=MOVING_TOLERANCE, atol=MOVING_TOLERANCE, equal_nan=True)
-        log.info("%.4f %% of its values differ by more than %g", 100 * different.mean(), MOVING_TOLERANCE)
+        log.info("%s: %.4f %% of the values differ by more than %g", what, 100 * different.mean(), MOVING_TOLERANCE)
         if different.mean() > UNEQUAL:
-            raise ValueError(f"{100 * different.mean():.2g} % of its forecast differ from the network's")
+            raise ValueError(f"{100 * different.mean():.2g} % of its {what} differ from the network's")
 
 
 def _second_call(make: Callable[[], Any]) -> tuple[Any, float]:

@@ -131,7 +131,8 @@ def test_a_file_runs_with_the_motion_of_the_rain(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("apart", "refused"), [(0.005, False), (0.03, True)])
-def test_a_forecast_that_differs_by_more_than_rounding_is_not_written(apart, refused):
+def test_a_forecast_that_differs_by_more_than_rounding_is_not_written(apart, refused, caplog):
+    caplog.set_level("INFO", logger="nowcast")
     made = network("guided")
 
     def other(past, flow):
@@ -142,6 +143,8 @@ def test_a_forecast_that_differs_by_more_than_rounding_is_not_written(apart, ref
             export.check_moving(other, made, GRID)
     else:
         export.check_moving(other, made, GRID)
+        what = ["forecast", "probabilities"]
+        assert [line.split(":")[0] for line in caplog.messages if "of the values differ by more than 0.01" in line] == what
 
 
 @pytest.mark.parametrize("name", ["guided", "encoder_forecaster"])
