@@ -24,7 +24,7 @@ def draw_members(example: Example, quantity: Quantity) -> bytes | None:
         return None
     leads = evenly_spaced(len(example.lead_minutes), MAP_LEADS)
     rows = [(name, lead) for lead in leads for name in example.members.fields]
-    shown = next(iter(example.members.fields.values())).shape[1]
+    shown = max(fields.shape[1] for fields in example.members.fields.values())  # a small ensemble leaves places empty
     columns = ["observed", "mean", *(f"member {number}" for number in range(shown))]
     title = f"{plain(short(example.case.record, 40))}, members from {moment(example.case.reference)} (grey: missing)"
     grid = _grid(example, len(rows), columns, title)

@@ -2,6 +2,8 @@
 
 import html
 import io
+import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from nowcast.evaluation.member_examples import Fan
 from nowcast.quantity import RAIN_RATE
 from nowcast.report import page as report_page
 from nowcast.report.diagrams import forecaster_styles
+from nowcast.report.maps import DPI, MapGrid
 from nowcast.report.pictures.members import draw_fan, draw_members, draw_sums
 from nowcast.scores.boxes import BoxSums
 from nowcast.scores.spectra import WAVELENGTHS_KM, SpectrumSums, add_member_spectra
@@ -24,10 +27,11 @@ pytestmark = pytest.mark.slow  # all of them together take seconds
 MINUTES = tuple(10.0 * (n + 1) for n in range(6))
 
 
-def example(names=("ens",), leads=6):
+def example(names=("ens",), leads=6, sizes=(4, 4)):
     rng = np.random.default_rng(0)
     observed = rng.gamma(0.5, 4, (leads, 24, 30)).astype(np.float32)
-    members = {name: rng.gamma(0.5, 4, (4, leads, 24, 30)).astype(np.float32) for name in names}
+    shapes = {name: (size, leads, 24, 30) for name, size in zip(names, sizes, strict=False)}
+    members = {name: rng.gamma(0.5, 4, shape).astype(np.float32) for name, shape in shapes.items()}
     case = ScoredCase("radar", np.datetime64("2020-06-01T12:00:00"), 0.5, 100)
     means = {name: each.mean(axis=0) for name, each in members.items()}
     readers = {name: (lambda lead, each=each: each[:, lead]) for name, each in members.items()}
@@ -44,6 +48,20 @@ def test_there_is_a_row_for_each_lead_and_ensemble():
     assert 1.8 < (two[1] - 80) / (one[1] - 80) < 2.2
     assert size(draw_sums(example(), RAIN_RATE))[0] > 400
     assert draw_sums(example(leads=2), RAIN_RATE) is None
+
+
+@pytest.mark.parametrize("sizes", [(2, 5), (5, 2)])
+def test_ensembles_of_different_sizes_share_a_picture(sizes):
+    """The row of two members ends after the second; that of five has three, whichever ensemble is named first."""
+    dry = example(("a", "b"), leads=1, sizes=sizes)
+    fields = {name: np.zeros_like(each) for name, each in dry.members.fields.items()}
+    dry = replace(dry, observed=0 * dry.observed, forecasts={name: 0 * each for name, each in dry.forecasts.items()},
+                  members=replace(dry.members, fields=fields))  # fmt: skip
+    pixels = np.asarray(Image.open(io.BytesIO(draw_members(dry, RAIN_RATE))).convert("RGB"))
+    inside = pixels[:, round(MapGrid.LEFT * DPI) : -round(MapGrid.RIGHT * DPI)]
+    sides = (inside == 70).all(axis=-1).sum(axis=1)  # of frames, in each line of pixels
+    lines = [count for count, run in itertools.groupby(sides[sides > 0]) if len(list(run)) > 50]
+    assert lines == [2 * (2 + min(size, 3)) for size in sizes]
 
 
 def test_a_fan_holds_the_quantiles_of_the_members_and_the_observation():
