@@ -231,7 +231,7 @@ def _reader(
     if forecasts.kind == "probability":
         event = _threshold(forecasts, threshold)
         column = forecasts.thresholds.index(event)
-        what = f"probability of {event:g} {forecasts.quantity.unit} or more, forecast"
+        what = f"probability of {_event(forecasts, event)} or more, forecast"
         return what, lambda lead: forecasts.probabilities(case, lead, [column])[0], True
     if threshold is None:
         what = f"mean and some of {forecasts.num_members} members" if forecasts.kind == "ensemble" else "forecast"
@@ -241,8 +241,12 @@ def _reader(
             f"--threshold {threshold:g}: {path} holds no probabilities.\n"
             "Write them with nowcast predict … --probabilities, or leave --threshold out."
         )
-    what = f"share of {forecasts.num_members} members with {threshold:g} {forecasts.quantity.unit} or more, forecast"
+    what = f"share of {forecasts.num_members} members with {_event(forecasts, threshold)} or more, forecast"
     return what, lambda lead: _reaches(forecasts.members(case, lead), threshold).mean(axis=0), True
+
+
+def _event(forecasts: Forecasts, threshold: float) -> str:
+    return f"{threshold:g} {forecasts.quantity.unit}".rstrip()
 
 
 def _members(forecasts: Forecasts, case: int) -> dict[str, Callable[[int], np.ndarray]]:
@@ -271,7 +275,9 @@ def _threshold(forecasts: Forecasts, threshold: float | None) -> float:
         return forecasts.thresholds[int(np.argmin(np.abs(np.log(np.maximum(known, 1e-9)))))]
     if not np.isclose(known, threshold, rtol=1e-4).any():
         listed = ", ".join(f"{each:g}" for each in known)
-        raise UsageError(f"--threshold {threshold:g}: the file holds the probabilities of {listed} {forecasts.quantity.unit}")
+        raise UsageError(
+            f"--threshold {threshold:g}: the file holds the probabilities of {listed} {forecasts.quantity.unit}".rstrip()
+        )
     return forecasts.thresholds[int(np.argmin(np.abs(known - threshold)))]
 
 

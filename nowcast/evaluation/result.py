@@ -17,6 +17,7 @@ from nowcast.scores.bootstrap import quantiles, resample
 from nowcast.scores.sums import Additive, Tally
 
 Block = tuple[str, str]  # the name of a record and a UTC day: the unit that the bootstrap resamples
+_UNITS_OF_RATES = ("mm h-1", "mm2 h-2")
 MEAN_SUFFIX = "_mean_over_leads"  # of a score's name, where the scores of all lead times are averaged
 COLUMN_OF_AXIS = {"lead": "lead_minutes", "threshold": "threshold", "scale": "scale_km", "wavelength": "scale_km",
                   "box": "scale_km", "amount": "threshold"}  # fmt: skip
@@ -200,6 +201,11 @@ def _counts(sums: Additive, name: str, axes: Sequence[str], shape: tuple[int, ..
     positions = dict(zip(axes, np.indices(shape), strict=True))
     array = getattr(sums, name)[tuple(positions[axis] for axis in sums.axes()[name])]
     return np.broadcast_to(array, shape).astype(int).ravel().tolist()
+
+
+def units_of(score: Score, quantity: Quantity) -> str:
+    """Return the units of a score of a quantity, as CF writes them: SCORES states those of rain, others have no unit."""
+    return score.units if quantity.is_rain or score.units not in _UNITS_OF_RATES else "1"
 
 
 def nearest_threshold(evaluation: Evaluation) -> int:

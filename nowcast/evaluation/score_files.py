@@ -16,9 +16,10 @@ import xarray as xr
 
 from nowcast import __version__
 from nowcast.errors import DataError
-from nowcast.evaluation.result import MEAN_SUFFIX, Block, Evaluation
+from nowcast.evaluation.result import MEAN_SUFFIX, Block, Evaluation, units_of
 from nowcast.netcdf.attributes import SCORES_FORMAT
 from nowcast.netcdf.writing.variables import read_variables, write_variables
+from nowcast.quantity import Quantity
 from nowcast.runtime.signals import held
 from nowcast.scores import KINDS, SCORES
 from nowcast.scores.sums import Additive, Tally
@@ -93,7 +94,7 @@ def as_dataset(evaluation: Evaluation, rows: Iterable[Mapping]) -> xr.Dataset:
     units |= {dim: "min" for dim in values if dim.endswith("_end")}
     coordinates = {dim: (dim, list(along), {"units": units[dim]} if dim in units else {}) for dim, along in values.items()}
     coordinates |= {f"block_{label}": ("block", [block[n] for block in blocks]) for n, label in enumerate(("record", "day"))}
-    data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values)
+    data = _block_sums(evaluation, names, blocks) | _score_arrays(rows, values, evaluation.quantity)
     data["num_cases"] = ((), evaluation.num_cases, {"long_name": "number of cases"})
     attributes = {"title": "Scores of nowcasts", "source": f"nowcast {__version__}", "quantity": evaluation.quantity.name}
     attributes |= {"about": json.dumps(evaluation.about)}  # records and forecasters, as in scores.json
@@ -163,7 +164,7 @@ def block_variable(kind: str, array: str) -> str:
     return f"block_{array}" if kind == "pairs" else f"block_{kind}_{array}"
 
 
-def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> dict[str, tuple]:
+def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence], quantity: Quantity) -> dict[str, tuple]:
     """Return (dims, values, attributes) of every score, difference and end of an interval, NaN where there is no row."""
     position = {dim: {value: n for n, value in enumerate(along)} for dim, along in values.items()}
     arrays = {}
@@ -178,7 +179,7 @@ def _score_arrays(rows: Iterable[Mapping], values: Mapping[str, Sequence]) -> di
         for column, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
             if name + suffix not in arrays:
                 ending = (name + suffix).removeprefix(plain_name).replace("_", " ")
-                attributes = {"long_name": score.long_name + ending, "units": score.units}
+                attributes = {"long_name": score.long_name + ending, "units": units_of(score, quantity)}
                 arrays[name + suffix] = (dims, np.full([len(values[dim]) for dim in dims], np.nan), attributes)
             arrays[name + suffix][1][place] = row[column]
     return arrays

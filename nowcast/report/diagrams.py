@@ -274,12 +274,16 @@ def draw_fss(rows: Sequence[Mapping], styles: Mapping[str, Style], threshold: fl
 
 
 def draw_spectrum(
-    wavelengths: np.ndarray, observed: np.ndarray, forecasts: Mapping[str, np.ndarray], styles: Mapping[str, Style]
+    wavelengths: np.ndarray,
+    observed: np.ndarray,
+    forecasts: Mapping[str, np.ndarray],
+    styles: Mapping[str, Style],
+    unit: str,
 ) -> Figure:
     """Draw power by wavelength, long wavelengths at the left, the observed power in black.
 
     wavelengths: (wavelength,) km
-    observed, forecasts: (wavelength,) power, (mm/h)²; forecasts by name
+    observed, forecasts: (wavelength,) power, the square of `unit`, "" for a number without one; forecasts by name
     """
     figure, axes = panel()
     axes.plot(wavelengths, np.where(observed > 0, observed, np.nan), color="black", linewidth=2.4, label="observed")
@@ -288,7 +292,7 @@ def draw_spectrum(
         axes.plot(wavelengths, np.where(power > 0, power, np.nan), label=plain(short(name, LEGEND_LETTERS)), **options)
     _wavelengths(axes)
     axes.set_yscale("log")
-    axes.set(ylabel="power, (mm/h)²")
+    axes.set(ylabel=f"power, ({unit})²" if unit else "power")
     return figure
 
 

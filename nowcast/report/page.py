@@ -114,7 +114,7 @@ def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
         groups.append([_curve(rows, score, styles, label, title, threshold, top=top) for title, threshold in titled])
     scored = {row["score"] for row in rows}
     scores = [score for score in ("mae", "rmse", "correlation", "ssim") if score in scored]
-    groups.append([_curve(rows, score, styles, heading(score), heading(score)) for score in scores])
+    groups.append([_curve(rows, score, styles, *2 * [heading(score, evaluation.quantity)]) for score in scores])
     text = (
         "How fast each forecast loses its skill. Shaded: 95 % confidence intervals, if there are enough days. Read frequency "
         "bias together with CSI: if it is far below 1, the forecast lacks rain; if it is far above 1, it has too much."
@@ -131,8 +131,8 @@ def _shown(evaluation: Evaluation) -> list[float]:
 def _left_out(evaluation: Evaluation) -> str:
     """Return a sentence on the thresholds without diagrams; "" if all have some."""
     left_out = [f"{threshold:g}" for threshold in evaluation.thresholds if threshold not in _shown(evaluation)]
-    unit = evaluation.quantity.unit
-    return f" Diagrams for {', '.join(left_out)} {unit} are left out; the tables have all thresholds." if left_out else ""
+    named = f"{', '.join(left_out)} {evaluation.quantity.unit}".rstrip()
+    return f" Diagrams for {named} are left out; the tables have all thresholds." if left_out else ""
 
 
 def _curve(
@@ -192,10 +192,11 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
     for lead in observed[evenly_spaced(len(observed), SPECTRUM_LEADS)]:
         cases = np.maximum(first.num_cases[lead], 1)
         forecasts = {name: spectrum.power_f[lead] / cases for name, spectrum in sums.items()}
-        figure = draw_spectrum(np.array(first.wavelengths_km), first.power_o[lead] / cases, forecasts, styles)
+        power_o, unit = first.power_o[lead] / cases, evaluation.quantity.unit
+        figure = draw_spectrum(np.array(first.wavelengths_km), power_o, forecasts, styles, unit)
         pictures.append(drawn(f"Power at +{evaluation.lead_minutes[lead]:g} min", figure))
     pictures.append(drawn("Forecast / observed power", draw_spectrum_ratio(rows, styles)))
-    resolution = heading("effective_resolution")
+    resolution = heading("effective_resolution", evaluation.quantity)
     pictures.append(_curve(rows, "effective_resolution", styles, resolution, resolution.capitalize()))
     yield Section("Spectra", text, [pictures], legend=True)
 
@@ -221,7 +222,7 @@ def _probabilities(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapp
     ensembles = {name: ensemble for name, ensemble in members.items() if ensemble_size(ensemble)[0] > 1}
     crps = ["crps"] if evaluation.forecasters_with("distribution") else []
     if scores := [*crps, *(["crps_fair", "spread", "mean_rmse"] if ensembles else [])]:
-        groups.append([_curve(rows, score, styles, heading(score), heading(score)) for score in scores])
+        groups.append([_curve(rows, score, styles, *2 * [heading(score, evaluation.quantity)]) for score in scores])
         ranked = [drawn(f"Ranks: {name}", draw_ranks(ensemble, styles[name])) for name, ensemble in ensembles.items()]
         groups[-1] += ranked
     text += _left_out(evaluation)
@@ -232,9 +233,9 @@ def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]
     if not evaluation.examples:
         return
     first, level = evaluation.forecasters_with("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
-    block = evaluation.examples[0].block
+    block, event = evaluation.examples[0].block, f"{level:g} {evaluation.quantity.unit}".rstrip()
     text = (
-        f"Ranked by the CSI of {scored_field(evaluation, first)} at {level:g} {evaluation.quantity.unit}, all leads pooled, "
+        f"Ranked by the CSI of {scored_field(evaluation, first)} at {event}, all leads pooled, "
         "among the wetter half of the cases. Lower rows: forecast minus observed; green is too much, brown too little. Grey is "
         "missing, north is up."
     )
@@ -242,7 +243,7 @@ def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]
         text += f" For display, each pixel is the mean of {block} × {block} grid cells."
     if any(example.probabilities for example in evaluation.examples):
         text += (
-            f" Probabilities are those of {level:g} {evaluation.quantity.unit} or more, for ensembles the fraction of members; "
+            f" Probabilities are those of {event} or more, for ensembles the fraction of members; "
             "beside them is where it was observed."
         )
     shown = [

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nowcast.evaluation.coarsen import evenly_spaced
-from nowcast.evaluation.result import Evaluation, nearest_threshold
+from nowcast.evaluation.result import Evaluation, nearest_threshold, units_of
+from nowcast.quantity import Quantity
 from nowcast.report.diagrams import curves
 from nowcast.report.maps import moment, span
 from nowcast.report.table import number
@@ -152,7 +153,7 @@ def _by_threshold(evaluation: Evaluation, overall: Mapping[tuple, Mapping], scor
     cells = [
         [name, *(_cell(overall.get((name, None, score, t, None))) for t in evaluation.thresholds)] for name in evaluation.blocks
     ]
-    name = heading(score)
+    name = heading(score, evaluation.quantity)
     return Table(f"{name[0].upper()}{name[1:]}, all leads pooled", header, cells)
 
 
@@ -172,14 +173,20 @@ def _errors(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> Table:
         values = [_cell(overall.get((name, None, score, None, None))) for score in scores]
         pairs = overall[name, None, "mae", None, None]["num_pairs"]
         cells.append([name, *values, f"{evaluation.num_cases:,}", f"{pairs:,}"])
-    return Table("Scores without a threshold, all leads pooled", ["forecaster", *map(heading, scores), "cases", "pairs"], cells)
+    return Table(
+        "Scores without a threshold, all leads pooled", ["forecaster", *_headings(evaluation, scores), "cases", "pairs"], cells
+    )
 
 
-def heading(score: str) -> str:
-    """Return the name of a score for people, with its unit."""
-    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km", "mm": "mm"}.get(SCORES[score].units)
+def heading(score: str, quantity: Quantity) -> str:
+    """Return the name of a score of a quantity for people, with its unit."""
+    units = {"mm h-1": "mm/h", "mm2 h-2": "(mm/h)²", "km": "km", "mm": "mm"}.get(units_of(SCORES[score], quantity))
     name = _NAMES.get(score, score.replace("_", " "))
     return name + (f", {units}" if units else "")
+
+
+def _headings(evaluation: Evaluation, scores: Iterable[str]) -> list[str]:
+    return [heading(score, evaluation.quantity) for score in scores]
 
 
 def _cell(row: Mapping | None, form: str = ".3f") -> str:
@@ -203,7 +210,7 @@ def _csi_by_lead(evaluation: Evaluation, rows: Sequence[Mapping]) -> Table:
 def _differences(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> Iterable[Table]:
     """Yield a table of CSI, MAE and RMSE minus those of each baseline; baselines themselves only if nothing else was scored."""
     names = [name for name in evaluation.blocks if name not in evaluation.baselines] or evaluation.baselines
-    header = ["", *(f"CSI {level}" for level in _levels(evaluation)), heading("mae"), heading("rmse")]
+    header = ["", *(f"CSI {level}" for level in _levels(evaluation)), *_headings(evaluation, ("mae", "rmse"))]
     wanted = [*(("csi", t) for t in evaluation.thresholds), ("mae", None), ("rmse", None)]
     level = evaluation.thresholds[0]
     pairs = [(n, other) for n in names for other in evaluation.baselines if (n, other, "csi", level, None) in overall]
@@ -226,7 +233,7 @@ def _full_tables(evaluation: Evaluation, overall: Mapping[tuple, Mapping]) -> It
     for threshold in evaluation.thresholds:
         level = level_name(evaluation, threshold)
         cells = [[name, *(_cell(overall.get((name, None, s, threshold, None))) for s in scores)] for name in evaluation.blocks]
-        yield Table(f"All scores {level}, all leads pooled", ["forecaster", *map(heading, scores)], cells, closed=True)
+        yield Table(f"All scores {level}, all leads pooled", ["forecaster", *_headings(evaluation, scores)], cells, closed=True)
         if scales:
             cells = [[n, *(_cell(overall.get((n, None, "fss", threshold, s))) for s in scales)] for n in evaluation.blocks]
             header = ["forecaster", *(f"{scale:g} km" for scale in scales)]
@@ -241,13 +248,14 @@ def probability_tables(evaluation: Evaluation, rows: Sequence[Mapping]) -> list[
         keys = [[(name, None, score, threshold, None) for score in by_threshold] for name in names]
         cells = [[name, *(_cell(overall.get(key), ".4f") for key in own)] for name, own in zip(names, keys, strict=True)]
         title = f"Probabilities of {level_name(evaluation, threshold)}, all leads pooled"
-        tables.append(Table(title, ["forecaster", *map(heading, by_threshold)], cells))
+        tables.append(Table(title, ["forecaster", *_headings(evaluation, by_threshold)], cells))
     kinds = ("distribution", "members")
     of_members = [name for name, score in SCORES.items() if score.kind in kinds]
     names = [name for name in evaluation.blocks if any(name in evaluation.forecasters_with(kind) for kind in kinds)]
     cells = [[name, *(_cell(overall.get((name, None, score, None, None))) for score in of_members)] for name in names]
     if cells:
-        tables.append(Table("Distributions and ensembles, all leads pooled", ["forecaster", *map(heading, of_members)], cells))
+        header = ["forecaster", *_headings(evaluation, of_members)]
+        tables.append(Table("Distributions and ensembles, all leads pooled", header, cells))
     return fitted(tables)
 
 

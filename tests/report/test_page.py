@@ -15,8 +15,9 @@ from matplotlib.image import imread
 from nowcast.errors import OutputError
 from nowcast.evaluation.examples import ScoredCase, make_example
 from nowcast.evaluation.result import Evaluation
+from nowcast.evaluation.score_files import as_dataset
 from nowcast.forecasters.baselines import BASELINES
-from nowcast.quantity import RAIN_RATE
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.report import folder as report_folder
 from nowcast.report import page as report_page
 from nowcast.report.case_maps import CASE_PICTURES, draw_animation, draw_maps
@@ -171,6 +172,29 @@ def test_undefined_is_a_dash_in_the_page():
     assert "Left out, because 0 or undefined for all: ≥ 100000 mm/h." in page
     assert "nan" not in re.sub(r"base64,[^\"]+", "", page).lower()
     assert "No confidence intervals" in page
+
+
+def test_a_quantity_without_a_unit_has_none_in_the_page_and_the_files():
+    rng, shape = np.random.default_rng(0), (10, 12)
+    result = evaluation(names=("persistence", "net"), leads=1, thresholds=(0.5,), num_blocks=1)
+    result.quantity = DIMENSIONLESS
+    shares, ensemble = ExceedanceSums.zeros(1, (0.5,)), EnsembleSums.zeros(1, most_members=3)
+    members, observed = rng.random((3, *shape)).astype(np.float32), rng.random(shape).astype(np.float32)
+    add_members(shares, ensemble, 0, members, observed, np.ones(shape, bool))
+    (block,) = result.blocks["net"]
+    result.add("ens", block, Tally({"probabilities": shares, "members": ensemble}))
+    page = report_page.as_html(result, result.rows(), {})
+    drawn = [base64.b64decode(text).decode() for text in re.findall(r"svg\+xml;base64,([^\"]+)", page)]
+    assert "power</text>" in "".join(drawn)
+    assert not any(re.search(r"\bmm\b", re.sub("<[^>]*>", "", text)) for text in [re.sub(r"base64,[^\"]+", "", page), *drawn])
+    assert [row[0] for row in cells(page, "Scores without a threshold")[1:3]] == ["MAE", "MSE"]
+    assert cells(page, "Distributions and ensembles")[0][2] == "fair CRPS"
+    assert "at 0.5, all leads pooled" in page
+    units = {name: variable.attrs.get("units") for name, variable in as_dataset(result, result.rows()).data_vars.items()}
+    assert {units[name] for name in ("mae", "mse_pooled", "crps_fair", "rmse_difference", "csi")} == {"1"}
+    assert units["effective_resolution"] == "km"
+    result.quantity = RAIN_RATE
+    assert as_dataset(result, result.rows())["mse_pooled"].attrs["units"] == "mm2 h-2"
 
 
 def test_cases_that_a_network_was_trained_on_are_pointed_out():

@@ -79,7 +79,7 @@ def draw_fan(fan: Fan, name: str, minutes: tuple[float, ...], style: Style, unit
         axes.fill_between(minutes, *bounds, alpha=0.25, linewidth=0, color=style.colour)
     axes.plot(minutes, np.median(members, axis=1), color=style.colour, linewidth=1.6)
     axes.plot(minutes, fan.observed, color="black", linewidth=1.6, marker="o", markersize=3)
-    axes.set(xlabel="lead time, minutes", ylabel=f"rain, {unit}")
+    axes.set(xlabel="lead time, minutes", ylabel=f"rain, {unit}" if unit else "value")
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.05 * max(float(np.max(members)), float(np.max(fan.observed)), 0.1))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
