@@ -113,13 +113,11 @@ def draw_curves(axes: Axes, points: Mapping[str, np.ndarray], styles: Mapping[st
     axes.grid(alpha=0.3)
 
 
-def highest(rows: Rows, score: str) -> float | None:
-    """Return a common top of the axes of a score by lead time at all thresholds; None if it is undefined everywhere."""
+def highest(rows: Rows, score: str) -> float:
+    """Return a common top of the axes of a score by lead time, above its intervals; of frequency bias above 1."""
     own = (row for row in rows if row["score"] == score and row["against"] is None and row["lead_minutes"] is not None)
-    top = max((row["value"] for row in own if math.isfinite(row["value"])), default=None)
-    if not top:
-        return None
-    return min(max(1.05 * top, 1.1), HIGHEST_BIAS) if score == "frequency_bias" else 1.05 * top
+    top = max((row[column] for row in own for column in ("value", "high") if math.isfinite(row[column])), default=0)
+    return min(max(1.05 * top, 1.1), HIGHEST_BIAS) if score == "frequency_bias" else 1.05 * top or 1.0
 
 
 def draw_lead(
@@ -132,12 +130,14 @@ def draw_lead(
     threshold: float | None = None,
     top: float | None = None,
 ) -> None:
-    """Draw a score against lead time, on an axis from 0 (or the lowest value, if negative) to `top`."""
-    draw_curves(axes, curves(rows, score, threshold=threshold), styles)
+    """Draw a score against all lead times, on an axis from 0 (or the lowest value, if negative) to `top`."""
+    points = curves(rows, score, threshold=threshold)
+    draw_curves(axes, points, styles)
     axes.set(xlabel="lead time, minutes", ylabel=label)
-    axes.set_xlim(left=0)
+    last = max((row["lead_minutes"] for row in rows if row["lead_minutes"] is not None), default=1)
+    axes.set_xlim(0, 1.05 * last)  # also where the score is undefined at the last ones
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    lowest = min((value for line in axes.lines for value in line.get_ydata() if math.isfinite(value)), default=0)
+    lowest = min((low for each in points.values() for low in each[:, 1:3].flat if math.isfinite(low)), default=0)
     axes.set_ylim(1.05 * min(lowest, 0), top)
     if score == "frequency_bias":
         axes.axhline(1, color="black", linewidth=0.9)

@@ -17,6 +17,7 @@ from nowcast.evaluation.coarsen import evenly_spaced
 from nowcast.evaluation.examples import Example
 from nowcast.evaluation.result import Evaluation, nearest_threshold
 from nowcast.report.diagrams import (
+    HIGHEST_BIAS,
     HIGHEST_RATIO,
     Style,
     draw_bias,
@@ -117,8 +118,8 @@ def _by_lead(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
     groups.append([_curve(rows, score, styles, *2 * [heading(score, evaluation.quantity)]) for score in scores])
     text = (
         "How fast each forecast loses its skill. Shaded: 95 % confidence intervals, if there are enough days. Read frequency "
-        "bias together with CSI: if it is far below 1, the forecast lacks rain; if it is far above 1, it has too much."
-        + _left_out(evaluation)
+        "bias together with CSI: if it is far below 1, the forecast lacks rain; if it is far above 1, it has too much "
+        f"(axis cut off at {HIGHEST_BIAS:g})." + _left_out(evaluation)
     )
     return Section("Scores against lead time", text, groups, legend=True)
 

@@ -112,6 +112,31 @@ def test_panels_of_one_score_share_their_height(scored):
     assert len(figure.axes[3].get_legend().get_texts()) == len(NAMES)
 
 
+def row(lead, score="csi", **values):
+    where = {"forecaster": "net", "against": None, "score": score, "threshold": 1.0, "lead_minutes": lead, "scale_km": None}
+    return where | {"value": np.nan, "low": np.nan, "high": np.nan} | values
+
+
+def test_the_axis_has_all_lead_times_where_the_score_is_undefined():
+    rows = [row(10.0, value=0.25), row(20.0), row(30.0)]
+    for shown in (rows, rows[1:]):
+        _, axes = panel()
+        diagrams.draw_lead(axes, shown, "csi", forecaster_styles(["net"]), label="CSI", threshold=1.0)
+        assert axes.get_xlim() == pytest.approx((0, 31.5))
+
+
+def test_intervals_are_on_the_axes_and_bias_1_is_where_nothing_was_forecast():
+    rows = [row(10.0, value=0.25, low=0.1, high=0.75), row(10.0, "frequency_bias", value=0.0), row(20.0, "frequency_bias")]
+    assert diagrams.highest(rows, "csi") == pytest.approx(1.05 * 0.75)
+    assert diagrams.highest(rows, "frequency_bias") == pytest.approx(1.1)
+    assert diagrams.highest(rows[1:], "csi") == 1
+    assert diagrams.highest([row(10.0, "frequency_bias", value=2.0, high=40.0)], "frequency_bias") == diagrams.HIGHEST_BIAS
+    below = [row(10.0, "correlation", value=0.25, low=-0.5, high=0.75)]
+    _, axes = panel()
+    diagrams.draw_lead(axes, below, "correlation", forecaster_styles(["net"]), label="correlation", threshold=1.0)
+    assert axes.get_ylim()[0] == pytest.approx(-0.525)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a$b$c", "_hidden", "$\\frac{", "雨", "x" * 300, "</text><script>"])
 def test_any_name_can_be_drawn_in_a_legend_and_in_svg(name):
