@@ -87,11 +87,12 @@ def _summary(evaluation: Evaluation) -> list[str]:
     thresholds = ", ".join(f"{threshold:g}" for threshold in evaluation.thresholds)
     first, last = evaluation.lead_minutes[0], evaluation.lead_minutes[-1]
     records = len(evaluation.records)
-    cases, days = evaluation.num_cases, evaluation.num_blocks
+    cases, days = evaluation.num_cases, len({day for _, day in next(iter(evaluation.blocks.values()))})
+    ahead = f"{first:g} to {last:g}" if first != last else f"{first:g}"
     what = f"{counted(cases, 'case')} of {counted(records, 'record')}, on {counted(days, 'day')}"
     mask = "the observation and every forecast are known"
     return [
-        f"{what}, {'was' if cases == 1 else 'were'} forecast for {first:g} to {last:g} minutes ahead.",
+        f"{what}, {'was' if cases == 1 else 'were'} forecast for {ahead} minutes ahead.",
         f"All forecasters are scored on the same cases and pixels: a pixel counts at a lead time only where {mask}.",
         f"An event is a value at or above a threshold: {thresholds} {evaluation.quantity.unit}".rstrip() + ".",
         "Counts are added over all cases before a score is computed from them.",

@@ -104,6 +104,15 @@ def test_the_page_says_what_was_scored_on_what(page):
         assert heading in text
 
 
+def test_a_day_of_two_records_is_one_day_and_one_lead_time_no_span():
+    result = evaluation(num_blocks=2, leads=1, thresholds=(1.0,))
+    result.examples, result.records = [], ["a", "b"]
+    for name, blocks in result.blocks.items():
+        result.blocks[name] = dict(zip([("a", "2020-06-01"), ("b", "2020-06-01")], blocks.values(), strict=True))
+    page = report_page.as_html(result, result.rows(), {})
+    assert "<p>2 cases of 2 records, on 1 day, were forecast for 5 minutes ahead.</p>" in page
+
+
 def cells(page, caption):
     """The rows of the table with that caption, as lists of text."""
     table = next(t for t in re.findall(r"<table.*?</table>", page, re.DOTALL) if f"<caption>{caption}" in t)
