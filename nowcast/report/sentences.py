@@ -48,8 +48,8 @@ def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
     when = _when(evaluation, better)
     return (
         f"At {event}, {scored_field(evaluation, name)} is {compared} {quoted(rival)}{best_of or ','} with a CSI of "
-        f"{scored[name]:.3f} against {scored[rival]:.3f} ({_by_how_much(row, difference)}), all lead times "
-        f"taken together; lead by lead it is better {when}."
+        f"{scored[name]:.3f} against {scored[rival]:.3f} ({_by_how_much(row, difference, evaluation.num_blocks)}), all lead "
+        f"times taken together; lead by lead it is better {when}."
     )
 
 
@@ -75,11 +75,15 @@ def _difference_row(rows: Sequence[Mapping], name: str, rival: str, threshold: f
     return row and {**row, "value": -row["value"], "low": -row["high"], "high": -row["low"]}
 
 
-def _by_how_much(row: Mapping | None, difference: float) -> str:
-    """Return a difference of CSI with its interval, such as "+0.012, 95 % confidence +0.004 to +0.020"."""
+def _by_how_much(row: Mapping | None, difference: float, num_blocks: int) -> str:
+    """Return a difference of CSI with its interval, such as "+0.012, 95 % confidence +0.004 to +0.020".
+
+    With enough blocks there is none where many resamples hold no event: nearly all rain fell on few days.
+    """
     text = f"{difference:+.3f}"
     if row is None or not math.isfinite(row["low"]):
-        return f"{text}; too few days for a confidence interval".replace("-", "−")
+        days = "days" if num_blocks < MIN_BLOCKS else "days with such events"
+        return f"{text}; too few {days} for a confidence interval".replace("-", "−")
     return f"{text}, 95 % confidence {row['low']:+.3f} to {row['high']:+.3f}".replace("-", "−")
 
 

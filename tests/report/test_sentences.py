@@ -74,6 +74,19 @@ def test_with_five_days_the_sentence_gives_its_confidence():
     )
 
 
+@pytest.mark.parametrize(("days", "said"), [(4, "too few days for"), (10, "too few days with such events for")])
+def test_the_headline_says_why_there_is_no_interval(days, said):
+    """Rain on one day alone: most resamples of ten days with it, a third of them without."""
+    (forecast, observed), (baseline, _) = by_lead(1), by_lead(2)
+    result = Evaluation((5.0,), (1.0,), RAIN_RATE, ["a"], num_cases=days)
+    for day in range(days):
+        wet = float(day == 0)
+        fields = {"net": forecast * wet, "persistence": baseline * wet}
+        for name, tally in tallies(fields, observed * wet, np.isfinite(observed), Setup((1.0,))).items():
+            result.add(name, ("a", str(day)), tally)
+    assert f"(+0.250; {said} a confidence interval)" in headline(result, result.rows())
+
+
 def test_thresholds_without_any_confidence_are_left_out_of_it():
     """At 5 mm/h it is better on one day of six and as good on the others, at 1 mm/h better on all."""
     (better, observed), (baseline, _) = by_lead(1, 1), by_lead(2, 2)
