@@ -20,7 +20,8 @@ MOST_NAMED = 4  # training spans listed for a network; there can be thousands
 TABLE_LEADS = 12  # most lead times in a table
 UNDEFINED = "–"
 MOST_COLUMNS = 8  # of numbers with intervals that fit beside one another
-_NOTHING = re.compile(r"–|[+−]?0(\.0+)?( \[.*\])?")  # a cell that is undefined or 0
+_ZERO = r"[+−]?0(\.0+)?"
+_NOTHING = re.compile(rf"–|{_ZERO}( \[{_ZERO}, {_ZERO}\])?")  # a cell that is undefined or 0, as both ends of its interval
 _ACRONYMS = ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss")
 _NAMES = {name: name.upper() for name in _ACRONYMS} | {
     **{
@@ -62,9 +63,11 @@ def _without_zeros(table: Table) -> Table:
     if all(is_shown) or not table.rows:
         return table
     names = [name for name, shown in zip(table.header, is_shown, strict=True) if not shown]
-    left_out = f"Left out, because 0 or undefined for all: {', '.join(names)}."
+    left_out = f"Left out, because 0 or undefined for all: {'; '.join(names)}."  # names hold commas
     if sum(is_shown) == 1:
-        return replace(table, rows=[], note="left out, because every score is 0 or undefined for all forecasters.")
+        return replace(
+            table, header=table.header[:1], rows=[], note="left out, because every score is 0 or undefined for all forecasters."
+        )
     rows = [[cell for cell, shown in zip(row, is_shown, strict=True) if shown] for row in table.rows]
     header = [name for name, shown in zip(table.header, is_shown, strict=True) if shown]
     return replace(table, header=header, rows=rows, note=f"{table.note} {left_out}".strip())

@@ -142,9 +142,16 @@ def test_wide_tables_are_turned_or_cut_and_columns_of_zeros_left_out():
     rows = [["a", "0.1", "0.000", "–", "0.000 [0.000, 0.000]"], ["b", "0.0", "0", "−0.00", "–"]]
     (shown,) = fitted([Table("zeros", ["forecaster", "x", "y", "z", "w"], rows)])
     assert (shown.header, shown.rows) == (["forecaster", "x"], [["a", "0.1"], ["b", "0.0"]])
-    assert shown.note == "Left out, because 0 or undefined for all: y, z, w."
-    (gone,) = fitted([Table("nothing", ["forecaster", "x"], [["a", "0.000"], ["b", "–"]])])
-    assert (gone.rows, gone.note) == ([], "left out, because every score is 0 or undefined for all forecasters.")
+    assert shown.note == "Left out, because 0 or undefined for all: y; z; w."
+    for width in (1, 12):  # turned round, a wide table would have rows without numbers
+        (gone,) = fitted([Table("nothing", ["forecaster", *names[:width]], [["a", *["0.000"] * width], ["b", *["–"] * width]])])
+        assert (gone.rows, gone.note) == ([], "left out, because every score is 0 or undefined for all forecasters.")
+
+
+def test_a_difference_of_0_with_an_interval_is_shown():
+    rows = [["a − b", "+0.000 [−0.013, +0.012]", "−0.000 [−0.000, +0.000]", "+0.001"]]
+    (shown,) = fitted([Table("difference", ["", "CSI", "MAE", "RMSE"], rows)])
+    assert (shown.header, shown.rows) == (["", "CSI", "RMSE"], [["a − b", "+0.000 [−0.013, +0.012]", "+0.001"]])
 
 
 def test_thresholds_without_diagrams_are_named(monkeypatch):
