@@ -12,7 +12,8 @@ from nowcast.evaluation.examples import ScoredCase, choose, make_example
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 from nowcast.report import case_maps, maps
 from nowcast.report.case_maps import draw_animation, draw_maps, draw_probability_maps
-from nowcast.report.maps import MapGrid, colour_scale, difference_scale
+from nowcast.report.maps import PROBABILITY, MapGrid, colour_scale, difference_scale
+from nowcast.report.pictures.animation import gif
 
 START = np.datetime64("2020-06-01T00:00:00")
 GREY = tuple(int(f"{maps.MISSING_COLOUR[n : n + 2]}", 16) for n in (1, 3, 5))
@@ -267,3 +268,16 @@ def test_a_title_of_two_lines_lies_above_the_names_of_the_columns():
     title, *names = (text.get_window_extent() for text in grid.figure.texts if text.get_text())
     assert title.y0 > max(name.y1 for name in names), "the axis of a figure points up"
     assert title.y1 <= grid.size[1] * grid.dpi
+
+
+def test_a_gif_of_probabilities_has_the_colour_of_each_class():
+    quantity = Quantity.named(PROBABILITY)
+    classes = np.linspace(0.05, 0.95, 10, dtype=np.float32)[None]  # the last one is beyond the scale
+    grid = MapGrid(1, 1, 0.1, width=5, title="")
+    picture = gif(grid, lambda _: grid.paste(0, 0, classes, colour_scale(quantity)), 1, quantity)
+    (height, width), (top, left) = grid.map_pixels, grid.corner(0, 0)
+    drawn = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))[top + height // 2, left + width // 20 :: width // 10][
+        :10
+    ]
+    colours, norm = colour_scale(quantity)
+    np.testing.assert_allclose(drawn, colours(norm(classes[0]), bytes=True)[:, :3], atol=1)

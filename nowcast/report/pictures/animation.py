@@ -32,7 +32,7 @@ def gif(grid: MapGrid, show: Callable[[int], None], num_frames: int, quantity: Q
 def _palette(quantity: Quantity) -> Image.Image:
     """Return the palette of all frames: the colours of the maps and their lines, and greys for text."""
     colours, _ = colour_scale(quantity)
-    named = [*RAIN_COLOURS, HIGHEST_COLOUR] if quantity.is_rain else colours(np.linspace(0, 1, 200))
+    named = [*RAIN_COLOURS, HIGHEST_COLOUR] if quantity.is_rain else [*colours(np.linspace(0, 1, 200)), colours.get_over()]
     named = [*named, MISSING_COLOUR, *COLOURS.values()]
     wanted = [to_rgb(colour) for colour in named] + [(level,) * 3 for level in np.linspace(0, 1, 16)]
     image = Image.new("P", (1, 1))
