@@ -97,7 +97,9 @@ def members_section(evaluation: Evaluation, rows: Sequence[Mapping], styles: Map
     text = (
         "Each member is a possible course of the rain, coherent in space and time. Fans: the median of the members, and shaded "
         "the middle 50 % and 90 % of them; black is the observation. Power of members: 1 is as rough as the observed "
-        "rain, at every wavelength; the mean of the members is always smoother. Probabilities of sums are fractions of members."
+        "rain, at every wavelength; the mean of the members is always smoother."
+        + " Probabilities of sums are fractions of members."
+        * evaluation.quantity.is_rain
     )
     ratio = [drawn("Power of members / observed power", draw_spectrum_ratio(rows, styles, score="member_spectrum_ratio"))]
     pictures = [group for example in examples for group in _of_example(example, evaluation, styles)]
@@ -113,6 +115,5 @@ def _of_example(example: Example, evaluation: Evaluation, styles: Mapping[str, S
         for name in members.fields
         for fan in members.fans
     ]
-    if members.sum_minutes:
-        title = f"{case}: probabilities of {members.sum_minutes} minutes' rain"
-        yield [Picture(title, draw_sums(example, quantity), wide=True)]
+    if sums := draw_sums(example, quantity):
+        yield [Picture(f"{case}: probabilities of {members.sum_minutes} minutes' rain", sums, wide=True)]

@@ -41,9 +41,9 @@ def draw_members(example: Example, quantity: Quantity) -> bytes | None:
 def draw_sums(example: Example, quantity: Quantity) -> bytes | None:
     """Return a PNG with a row for each amount: where the rain of the first interval reached it, and its probabilities.
 
-    None without ensembles, and where no interval fits the lead times.
+    None without ensembles, where no interval fits the lead times, and for a quantity other than rain, which has no sums in mm.
     """
-    if example.members is None or not example.members.sum_minutes:
+    if example.members is None or not (quantity.is_rain and example.members.sum_minutes):
         return None
     members, minutes = example.members, np.timedelta64(example.members.sum_minutes, "m")
     when = span(example.case.reference, example.case.reference + minutes)

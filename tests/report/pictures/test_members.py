@@ -13,7 +13,7 @@ from PIL import Image
 
 from nowcast.evaluation.examples import ScoredCase, make_example
 from nowcast.evaluation.member_examples import Fan
-from nowcast.quantity import RAIN_RATE
+from nowcast.quantity import DIMENSIONLESS, RAIN_RATE
 from nowcast.report import page as report_page
 from nowcast.report.diagrams import forecaster_styles
 from nowcast.report.maps import DPI, MapGrid
@@ -48,6 +48,7 @@ def test_there_is_a_row_for_each_lead_and_ensemble():
     assert 1.8 < (two[1] - 80) / (one[1] - 80) < 2.2
     assert size(draw_sums(example(), RAIN_RATE))[0] > 400
     assert draw_sums(example(leads=2), RAIN_RATE) is None
+    assert draw_sums(example(), DIMENSIONLESS) is None
 
 
 @pytest.mark.parametrize("sizes", [(2, 5), (5, 2)])
@@ -99,3 +100,5 @@ def test_the_page_has_sections_of_sums_and_members():
     }.items():
         assert page.count(f"<figcaption>{title}") == count, title
     assert "Rain of 30 minutes, all leads pooled" in page
+    result.quantity = DIMENSIONLESS
+    assert "minutes' rain</figcaption>" not in html.unescape(report_page.as_html(result, result.rows(), {}))
