@@ -235,14 +235,13 @@ def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]
     if not evaluation.examples:
         return
     first, level = evaluation.forecasters_with("pairs")[0], evaluation.thresholds[nearest_threshold(evaluation)]
-    block, event = evaluation.examples[0].block, f"{level:g} {evaluation.quantity.unit}".rstrip()
+    event = f"{level:g} {evaluation.quantity.unit}".rstrip()
     text = (
         f"Ranked by the CSI of {scored_field(evaluation, first)} at {event}, all leads pooled, "
         "among the wetter half of the cases. Lower rows: forecast minus observed; green is too much, brown too little. Grey is "
         "missing, north is up."
     )
-    if block > 1:
-        text += f" For display, each pixel is the mean of {block} × {block} grid cells."
+    text += _averaged(evaluation.examples)
     if any(example.probabilities for example in evaluation.examples):
         text += (
             f" Probabilities are those of {event} or more, for ensembles the fraction of members; "
@@ -255,6 +254,16 @@ def _cases(evaluation: Evaluation, pictures: Mapping[str, Sequence[bytes | None]
         if made[n]
     ]
     yield Section("Cases to look at", text, [shown])
+
+
+def _averaged(examples: Sequence[Example]) -> str:
+    """Return a sentence on the grid cells of a pixel, by case where they differ; "" if each cell is a pixel."""
+    blocks = {example.rank: example.block for example in examples}
+    if len(set(blocks.values())) == 1:
+        block = examples[0].block
+        return f" For display, each pixel is the mean of {block} × {block} grid cells." if block > 1 else ""
+    named = ", ".join(f"{block} × {block} in the {rank} case" for rank, block in blocks.items() if block > 1)
+    return f" For display, each pixel is the mean of several grid cells: {named}."
 
 
 def _case(example: Example) -> str:

@@ -5,6 +5,7 @@ import gc
 import html
 import re
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,6 +112,24 @@ def test_a_day_of_two_records_is_one_day_and_one_lead_time_no_span():
         result.blocks[name] = dict(zip([("a", "2020-06-01"), ("b", "2020-06-01")], blocks.values(), strict=True))
     page = report_page.as_html(result, result.rows(), {})
     assert "<p>2 cases of 2 records, on 1 day, were forecast for 5 minutes ahead.</p>" in page
+
+
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [
+        ((1, 1), ""),
+        ((2, 2), "each pixel is the mean of 2 × 2 grid cells."),
+        ((1, 3), "each pixel is the mean of several grid cells: 3 × 3 in the worst case."),
+        ((2, 3), "each pixel is the mean of several grid cells: 2 × 2 in the best case, 3 × 3 in the worst case."),
+    ],
+)
+def test_the_page_says_which_cases_are_averaged_for_display(blocks, said):
+    result = evaluation(num_blocks=1, leads=1, thresholds=(1.0,))
+    (example,) = result.examples
+    ranked = zip(("best", "worst"), blocks, strict=True)
+    result.examples = [replace(example, rank=rank, block=block) for rank, block in ranked]
+    page = report_page.as_html(result, result.rows(), {})
+    assert re.findall("each pixel is .*?\\.", page) == [said][: bool(said)]
 
 
 def cells(page, caption):
