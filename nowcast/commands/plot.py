@@ -190,7 +190,7 @@ def _forecast_frames(
         series.insert(0, _observed(observed, forecasts, path, start, event))
     return Frames(
         title=f"{plain(short(name, 40))}: {what}{_averaged(forecasts)} from {moment(start)}",
-        labels=[f"+{lead / MINUTE:g} min, {str(start + lead)[11:16]} UTC" for lead in leads],
+        labels=[f"+{lead / MINUTE:g} min, {moment(start + lead)[11:]}" for lead in leads],
         series=series,
         quantity=Quantity.named(PROBABILITY_QUANTITY) if is_probability else forecasts.quantity,
         label=PROBABILITY_QUANTITY if is_probability else forecasts.quantity.unit,

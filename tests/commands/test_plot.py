@@ -33,11 +33,11 @@ def corner_rain(frames=1, shape=(20, 30)):
     return fields
 
 
-def forecast_file(path, record, *, cases=2, leads=3):
+def forecast_file(path, record, *, cases=2, leads=3, step=STEP):
     (record,) = open_records([record])
     fields = np.repeat(record.read([0]), leads, axis=0)
     made = [(START + n * STEP, fields * (n + 1)) for n in range(cases)]
-    facts = {"lead_times": np.arange(1, leads + 1) * STEP, "quantity": RAIN_RATE, "attributes": {}}
+    facts = {"lead_times": np.arange(1, leads + 1) * step, "quantity": RAIN_RATE, "attributes": {}}
     write_forecast(path, made, grid=record.grid, single=cases == 1, **facts)
     return path
 
@@ -86,6 +86,12 @@ def test_a_forecast_shows_its_newest_case_or_the_one_asked_for(tmp_path):
     assert newest.labels == ["+5 min, 00:10 UTC", "+10 min, 00:15 UTC", "+15 min, 00:20 UTC"]
     assert np.nanmax(newest.series[0].read(0)) == 60
     assert np.nanmax(plot.open_frames(path, None, START, (None, None)).series[0].read(2)) == 30
+
+
+def test_valid_times_of_a_forecast_have_their_seconds(tmp_path):
+    record, step = write_record(tmp_path / "rain.nc", corner_rain()), np.timedelta64(90, "s")
+    path = str(forecast_file(tmp_path / "f.nc", record, cases=1, leads=2, step=step))
+    assert plot.open_frames(path, None, None, (None, None)).labels == ["+1.5 min, 00:01:30 UTC", "+3 min, 00:03 UTC"]
 
 
 def test_an_animation_has_every_frame_and_a_picture_at_most_twelve(tmp_path):
