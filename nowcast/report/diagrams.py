@@ -251,7 +251,7 @@ def draw_bias(rows: Sequence[Mapping], styles: Mapping[str, Style], unit: str) -
     """Draw frequency bias against threshold, pooled over lead times, both on logarithmic axes."""
     figure, axes = large_panel()
     biases = pooled(rows, "frequency_bias")
-    draw_curves(axes, {name: np.where(points > 0, points, np.nan) for name, points in biases.items()}, styles)
+    draw_curves(axes, {name: _above_zero(points) for name, points in biases.items()}, styles)
     axes.axhline(1, color="black", linewidth=0.9)
     _logarithmic(axes, sorted({threshold for points in biases.values() for threshold in points[:, 0]}))
     axes.set_yscale("log", base=2)
@@ -259,6 +259,13 @@ def draw_bias(rows: Sequence[Mapping], styles: Mapping[str, Style], unit: str) -
     axes.set_yticks([1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8], ["1/8", "1/4", "1/2", "1", "2", "4", "8"])
     axes.set(xlabel=f"threshold, {unit}" if unit else "threshold", ylabel="frequency bias")
     return figure
+
+
+def _above_zero(points: np.ndarray) -> np.ndarray:
+    """Return points (threshold, 4) for a logarithmic axis: without biases of 0, and with intervals from 0 to its lower edge."""
+    x, value, low, high = points.T
+    low, high = (np.where(bound <= 0, BIAS_RANGE[0], bound) for bound in (low, high))
+    return np.stack([x, np.where(value > 0, value, np.nan), low, high], axis=-1)
 
 
 def draw_fss(rows: Sequence[Mapping], styles: Mapping[str, Style], threshold: float) -> Figure:

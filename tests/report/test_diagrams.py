@@ -103,6 +103,15 @@ def test_the_bias_is_drawn_by_threshold_and_0_is_left_out(scored):
     assert np.isnan(lines(diagrams.draw_bias(nothing, how, "mm/h").axes[0], "net")[:, 1]).all()
 
 
+def test_an_interval_of_the_bias_from_0_on_is_shaded_to_the_lower_edge():
+    values = ((1.0, 1.0, 0.5, 1.5), (5.0, 0.5, 0.0, 1.25))
+    where = {"forecaster": "net", "against": None, "score": "frequency_bias", "lead_minutes": None}
+    rows = [where | dict(zip(("threshold", "value", "low", "high"), each, strict=True)) for each in values]
+    axes = diagrams.draw_bias(rows, forecaster_styles(["net"]), "mm/h").axes[0]
+    shaded = {tuple(corner) for path in axes.collections[0].get_paths() for corner in path.vertices.tolist()}
+    assert shaded == {(1.0, 0.5), (1.0, 1.5), (5.0, diagrams.BIAS_RANGE[0]), (5.0, 1.25)}
+
+
 def test_panels_of_one_score_share_their_height(scored):
     result, rows, _ = scored
     figure = diagrams.draw_scores(rows, result.thresholds, NAMES, "mm/h")
