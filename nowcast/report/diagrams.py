@@ -271,12 +271,12 @@ def _above_zero(points: np.ndarray) -> np.ndarray:
 def draw_fss(rows: Sequence[Mapping], styles: Mapping[str, Style], threshold: float) -> Figure:
     """Draw FSS by scale, pooled over lead times; dashed: the FSS of a useful forecast, 0.5 + f0 / 2. Roberts & Lean (2008)."""
     figure, axes = panel()
-    draw_curves(axes, by_scale(rows, "fss", threshold=threshold), styles)
+    draw_curves(axes, points := by_scale(rows, "fss", threshold=threshold), styles)
     useful = [points[points[:, 0] == threshold, 1] for points in pooled(rows, "fss_useful").values()]
     if useful and np.isfinite(useful[0]).all():
         axes.axhline(*useful[0], color="black", linewidth=0.9, linestyle="--")
-    _logarithmic(axes, sorted({x for line in axes.lines[:-1] for x in line.get_xdata()}))
-    axes.set(ylim=(0, 1), xlabel="scale, km", ylabel="FSS")
+    _logarithmic(axes, scales := sorted({scale for each in points.values() for scale in each[:, 0]}))
+    axes.set(xlim=(scales[0] / 1.1, scales[-1] * 1.1), ylim=(0, 1), xlabel="scale, km", ylabel="FSS")
     return figure
 
 

@@ -88,6 +88,15 @@ def test_fss_is_drawn_by_scale_with_the_line_from_which_it_is_useful(scored):
     assert axes.lines[-1].get_ydata()[0] == pytest.approx(SCORES["fss_useful"].pooled(result.tally("net"))[0, 1])
 
 
+@pytest.mark.parametrize(("threshold", "scores"), [(1.0, ("fss",)), (1e5, ("fss", "fss_useful"))])
+def test_all_scales_are_on_the_axis_of_fss(threshold, scores):
+    """Of one forecaster without the dashed line, and where FSS is undefined at every scale."""
+    rows = evaluation(names=("net",), thresholds=(threshold,), leads=1, num_blocks=1).rows()
+    axes = diagrams.draw_fss([row for row in rows if row["score"] in scores], forecaster_styles(["net"]), threshold).axes[0]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "3"]
+    assert axes.get_xlim() == pytest.approx((1 / 1.1, 3.3))
+
+
 def test_the_ratio_of_spectra_is_drawn_by_wavelength(scored):
     result, rows, how = scored
     axes = diagrams.draw_spectrum_ratio(rows, how).axes[0]
