@@ -34,8 +34,8 @@ def draw_reliability(sums: Mapping[str, ExceedanceSums], column: int, styles: Ma
         upper.plot(forecast, observed, label=plain(short(name, LEGEND_LETTERS)), **styles[name].options)
         lower.plot(diagram.forecast[0, column], np.where(count > 0, count, np.nan), **styles[name].options)
     if sums:
-        first = next(iter(sums.values()))
-        observed, pairs = first.num_observed[0, column].sum(), first.num_pairs[0, column]
+        whole = max(sums.values(), key=lambda each: each.num_pairs[0, column])  # files may lack this threshold: no pairs
+        observed, pairs = whole.num_observed[0, column].sum(), whole.num_pairs[0, column]
         if pairs:
             upper.axhline(observed / pairs, color="#8f8f8f", linewidth=0.8, linestyle="--")
     upper.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed frequency")

@@ -43,6 +43,8 @@ def test_reliability_is_observed_frequency_over_forecast_probability(sums):
     np.testing.assert_array_equal(lower.lines[0].get_ydata()[there], found.num_pairs[0, 0][there])
     rate = exceedance["ens"].num_observed[0, 0].sum() / exceedance["ens"].num_pairs[0, 0]
     assert upper.lines[-1].get_ydata()[0] == pytest.approx(rate)
+    without = {"persistence": ExceedanceSums.zeros(1, (1.0, 500.0)), "ens": exceedance["ens"]}  # probabilities of 500 alone
+    assert diagrams.draw_reliability(without, 0, HOW).axes[0].lines[-1].get_ydata()[0] == pytest.approx(rate)
 
 
 def test_roc_starts_without_a_warning_and_ends_with_warning_always(sums):
