@@ -82,6 +82,27 @@ def test_sums_keep_their_interval_and_end(tmp_path):
         assert (original.time, original.series.interval, original.span) == (end, 60, (end - np.timedelta64(60, "m"), end))
 
 
+@pytest.mark.parametrize(
+    ("unit", "period", "minutes"), [(0, 5, 5), (13, 1, 15), (13, 5, 75), (14, 1, 30), (254, 90, 1.5), (10, 2, 360)]
+)
+def test_sums_of_edition_1_in_any_unit_of_time(tmp_path, unit, period, minutes):
+    keys = {"indicatorOfUnitOfTimeRange": unit, "timeRangeIndicator": 4, "P1": 0, "P2": period}
+    (tmp_path / "a.grib").write_bytes(edition1(**keys))
+    (original,) = reader.scan(tmp_path / "a.grib", Options())
+    end = START + np.timedelta64(round(60 * minutes), "s")
+    assert (original.series.interval, original.time, original.span, original.forecast) == (minutes, end, (START, end), None)
+
+
+@pytest.mark.parametrize(
+    ("indicator", "first", "last", "steps"), [(2, 5, 20, (5, 20)), (6, 20, 5, (-20, -5)), (7, 5, 10, (-5, 10))]
+)
+def test_sums_of_edition_1_from_and_to_any_time(tmp_path, indicator, first, last, steps):
+    keys = {"indicatorOfUnitOfTimeRange": 0, "timeRangeIndicator": indicator, "P1": first, "P2": last}
+    (tmp_path / "a.grib").write_bytes(edition1(**keys))
+    (original,) = reader.scan(tmp_path / "a.grib", Options())
+    assert original.span == tuple(START + np.timedelta64(step, "m") for step in steps)
+
+
 def test_totals_since_one_time_are_a_model_run(tmp_path):
     """A run of a model in edition 1: totals of one, two and three hours, of which nothing says that they are forecasts."""
     (tmp_path / "a.grib").write_bytes(b"".join(edition1(timeRangeIndicator=4, P1=0, P2=end) for end in (1, 2, 3)))

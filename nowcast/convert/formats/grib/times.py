@@ -13,6 +13,7 @@ from nowcast.convert.formats.grib.messages import Message
 from nowcast.errors import DataError
 
 _UNITS_OF_TIME = {0: 1.0, 1: 60.0, 2: 1440.0, 10: 180.0, 11: 360.0, 12: 720.0, 13: 1 / 60}  # code table 4.4: minutes
+_UNITS_IN_EDITION_1 = _UNITS_OF_TIME | {13: 15.0, 14: 30.0, 254: 1 / 60}  # code table 4 of edition 1: minutes
 _UNITS_OF_STEPS = {"s": 1 / 60, "m": 1.0, "h": 60.0, "D": 1440.0}  # minutes
 # type of generating process: analysis, observation, post-processed analysis, retrieval, regression; of forecasts and hindcasts
 _OBSERVED, _FORECAST, _NOWCAST = {0, 8, 12, 16, 17}, {2, 3, 4, 5, 10, 11, 13, 15}, 14
@@ -23,7 +24,10 @@ _TYPES_OF_FORECASTS = {9, 10, 11}  # ECMWF's types in edition 1: forecast, contr
 
 def time_of(message: Message, path: Path) -> np.datetime64:
     start = _moment(message, "dataDate", "dataTime", path)  # first: ecCodes accepts invalid dates in validityDate
-    if _steps(message) == (0, 0):
+    first, last = _steps(message)
+    if message.number("edition") == 1:
+        return start + np.timedelta64(round(60 * last), "s")
+    if (first, last) == (0, 0):
         return start + np.timedelta64(int(message.number("second", 0) or 0), "s")
     return _moment(message, "validityDate", "validityTime", path)
 
@@ -75,7 +79,24 @@ def start_of_total(message: Message) -> tuple | None:
 
 def _steps(message: Message) -> tuple[float, float]:
     """Return start and end of a field after its reference time, minutes; 0 if not stated."""
+    if message.number("edition") == 1 and (stated := _steps_in_edition_1(message)):
+        return stated
     units = message.text("stepUnits")[:1]
     steps = (re.fullmatch(r"(-?\d+)([a-zA-Z]?)", message.text(key)) for key in ("startStep", "endStep"))
     first, last = (float(step[1]) * _UNITS_OF_STEPS.get(step[2] or units, 60.0) if step else 0.0 for step in steps)
     return first, last
+
+
+def _steps_in_edition_1(message: Message) -> tuple[float, float] | None:
+    """Return start and end of a field of edition 1, minutes; None for indicators of time range that are not WMO's.
+
+    They are computed from the octets: ecCodes 2.50 gives the steps in hours until one of them is no whole number of hours,
+    then in another unit.
+    """
+    unit = _UNITS_IN_EDITION_1.get(message.whole("indicatorOfUnitOfTimeRange", 1))
+    indicator, first, last = (message.whole(key, 0) for key in ("timeRangeIndicator", "P1", "P2"))
+    periods = {0: (first, first), 1: (0, 0), 6: (-first, -last), 7: (-first, last), 10: (256 * first + last,) * 2}
+    periods |= dict.fromkeys((2, 3, 4, 5), (first, last))
+    if unit is None or indicator not in periods:
+        return None
+    return tuple(unit * period for period in periods[indicator])
