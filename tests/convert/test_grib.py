@@ -160,6 +160,29 @@ def test_maps_lie_where_eccodes_has_them(tmp_path, name):
     np.testing.assert_allclose(original.series.storage.unpacked(field), FIELD, atol=2e-6)
 
 
+@pytest.mark.parametrize("pole", [90, -90])
+@pytest.mark.parametrize("earth", [{"R": 6367470}, {"a": 6378160, "b": 6356775}])
+def test_polar_maps_of_edition_1_on_both_earths_and_at_both_poles(tmp_path, pole, earth):
+    """In edition 1 ecCodes gives the radius of the sphere also for the ellipsoid, and 60 degrees north also for the south."""
+    pyproj, eccodes = pytest.importorskip("pyproj"), ECCODES.load("GRIB")
+    handle = eccodes.codes_grib_new_from_samples("polar_stereographic_sfc_grib1")
+    keys = {"Nx": 30, "Ny": 20, "earthIsOblate": int("a" in earth), "projectionCentreFlag": 128 * (pole < 0)}
+    keys |= {"latitudeOfFirstGridPointInDegrees": pole / 2, "longitudeOfFirstGridPointInDegrees": 5.0}
+    keys |= {"orientationOfTheGridInDegrees": 20.0, "DxInMetres": 4000, "DyInMetres": 4000, "jScansPositively": 1}
+    for key, value in (keys | {"shortName": "prate"}).items():
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set_values(handle, (FIELD / 3600).ravel())
+    (tmp_path / "a.grib").write_bytes(eccodes.codes_get_message(handle))
+    eccodes.codes_release(handle)
+    (original,) = reader.scan(tmp_path / "a.grib", Options())
+    grid = original.series.place.grid()
+    as_written = pyproj.Proj(pyproj.CRS.from_cf(grid.mapping_attributes))
+    on_map = pyproj.Proj({"proj": "stere", "lat_0": pole, "lat_ts": 60 * np.sign(pole), "lon_0": 20.0, **earth})
+    x, y = on_map(5.0, pole / 2)
+    expected = on_map(x + 4000 * 29, y + 4000 * 19, inverse=True)
+    np.testing.assert_allclose(as_written(grid.x[-1], grid.y[-1], inverse=True), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_mrms_counts_and_western_longitudes(tmp_path, pack):
     pytest.importorskip("eccodes")

@@ -49,7 +49,9 @@ def _map(message: Message, kind: str, rows: int, columns: int, path: Path) -> Pl
         shape = f"+proj=lcc +lat_1={value['first']:g} +lat_2={value['second']:g} +lat_0={value['true'] or value['first']:g}"
     else:
         pole = -90 if int(message.number("projectionCentreFlag", 0)) & 128 else 90
-        true = value["true"] if value["true"] is not None else math.copysign(60, pole)
+        true = math.copysign(
+            60 if value["true"] is None else value["true"], pole
+        )  # ecCodes gives 60 for both poles in edition 1
         shape = f"+proj=stere +lat_0={pole} +lat_ts={true:g}"
     text = f"{shape} +lon_0={value['orientation']:g} {_earth(message)} +x_0=0 +y_0=0 +units=m +no_defs"
     x, y = projection_of(text)(value["lon"], value["lat"])
@@ -66,7 +68,7 @@ _KEYS = {
 
 def _earth(message: Message) -> str:
     radius = message.number("radius")
-    if radius:
+    if radius and not message.whole("earthIsOblate", 0):  # ecCodes gives a radius in edition 1 also for an ellipsoid
         return f"+R={float(radius):.10g}"
     major, minor = (message.number(f"earth{name}AxisInMetres") for name in ("Major", "Minor"))
     return f"+a={float(major):.10g} +b={float(minor):.10g}" if major and minor else "+R=6371229"
