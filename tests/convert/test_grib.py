@@ -13,6 +13,7 @@ from makers.originals import START, converted, counts, grib_message, stored
 from nowcast.convert.formats.grib import reader
 from nowcast.convert.original import ECCODES, Options
 from nowcast.convert.sniffing import format_of
+from nowcast.errors import DataError
 from nowcast.netcdf.opening import open_records
 
 pytest.importorskip("pyproj")
@@ -246,6 +247,27 @@ def test_grib_sums_say_their_interval_in_any_unit_of_time(tmp_path):
     record = converted(path)
     np.testing.assert_allclose(record.read([0])[0], field * 4, rtol=1e-5, atol=1e-6)
     assert record.times == [START + np.timedelta64(15, "m")]
+
+
+@pytest.mark.parametrize("number", [7, 52, 65])
+def test_accumulated_rates_are_sums(tmp_path, number):
+    """In edition 2, ecCodes writes total precipitation as an accumulated rate (0, 1, 52), in kg m-2."""
+    keys = SUM | {"parameterNumber": number, "typeOfStatisticalProcessing": 1, "stepUnits": "m", "stepRange": "0-15"}
+    (tmp_path / "a.grib2").write_bytes(message(**keys))
+    (original,) = reader.scan(tmp_path / "a.grib2", Options())
+    assert original.series.interval == 15
+    (field,) = reader.read(tmp_path / "a.grib2", [0], Options())
+    np.testing.assert_allclose(original.series.storage.unpacked(field), FIELD * 4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("process", "is_read"), [(0, True), (2, False), (3, False), (6, False)])
+def test_of_rates_over_an_interval_the_mean_is_read(tmp_path, process, is_read):
+    (tmp_path / "a.grib2").write_bytes(message(**SUM | {"parameterNumber": 52, "typeOfStatisticalProcessing": process}))
+    if is_read:
+        assert reader.scan(tmp_path / "a.grib2", Options())[0].series.product == "tprate"
+        return
+    with pytest.raises(DataError, match="no known precipitation"):
+        reader.scan(tmp_path / "a.grib2", Options())
 
 
 def test_the_rest_of_a_message_of_several_fields_is_not_read_from_the_next_file(tmp_path):

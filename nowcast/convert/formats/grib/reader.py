@@ -29,6 +29,9 @@ _PARAMETERS = {
     (0, 1, 7): ("prate", "kg m-2 s-1"), (0, 1, 52): ("tprate", "kg m-2 s-1"), (0, 1, 65): ("rprate", "kg m-2 s-1"),
     (0, 1, 8): ("tp", "kg m-2"), (0, 16, 4): ("refd", "dBZ"), (0, 16, 5): ("refc", "dBZ"), (0, 15, 1): ("bref", "dBZ"),
 }  # fmt: skip
+_RATE = "kg m-2 s-1"
+_SUMS_OF_RATES = {"prate": "tp", "tprate": "tp", "rprate": "tirf"}  # accumulated rates are sums, with ecCodes' names
+_ACCUMULATION, _OTHER_STATISTICS = 1, {2, 3, 5, 6}  # code table 4.10; maximum, minimum, root mean square, standard deviation
 _SHORT_NAMES = {"prate": "kg m-2 s-1", "tprate": "kg m-2 s-1", "crr": "kg m-2 s-1", "tp": None, "refc": "dBZ", "refd": "dBZ"}
 _SUMS = {"_15M": 15.0, "_01H": 60.0}  # accumulation interval of MRMS sums, minutes, by a part of their names
 _MISSING = 1e20  # missing value that ecCodes is set to return
@@ -87,7 +90,12 @@ def _parameter(message: Message) -> tuple[str, str | None]:
     """Return the name of the parameter, and its units; None if it is not precipitation."""
     code = tuple(message.number(key, -1) for key in ("discipline", "parameterCategory", "parameterNumber"))
     if message.number("edition") == 2 and code in _PARAMETERS:
-        return _PARAMETERS[code]
+        name, units = _PARAMETERS[code]
+        process = message.whole("typeOfStatisticalProcessing", -1)
+        if process == _ACCUMULATION and units == _RATE:
+            return _SUMS_OF_RATES[name], "kg m-2"
+        if process not in _OTHER_STATISTICS or code[0] == _MRMS:
+            return name, units
     short = message.text("shortName")
     if short in _SHORT_NAMES:
         return short, _SHORT_NAMES[short] or message.text("units").replace("**", "")
