@@ -18,6 +18,7 @@ from nowcast.errors import DataError
 
 WHAT = "KNMI HDF5"
 _FORMULA = re.compile(r"GEO\s*=\s*([-+.\deE]+)\s*\*\s*PV\s*\+?\s*([-+.\deE]+)")
+_LARGEST_IN_KM = 1e5  # radius of the earth; a larger one is in metres
 _TIME = "%d-%b-%Y;%H:%M:%S.%f"
 
 
@@ -115,10 +116,14 @@ def _place(geographic, shape: tuple[int, int], path: Path) -> Place:
 
 
 def _in_metres(text: str, km: float) -> str:
-    """Return the projection with its lengths in metres. In some files y_0 lacks its plus sign."""
+    """Return the projection with its lengths in metres: km is the factor from those of the file if its earth is in kilometres.
+
+    Newer files have the earth in metres beside +units=km. In some files y_0 lacks its plus sign.
+    """
     words = (word.lstrip("+").partition("=") for word in text.split())
     parts = {name: value for name, _, value in words if name not in ("units", "no_defs", "")}
+    is_in_metres = float(parts.get("a", 0)) > _LARGEST_IN_KM
     for name in ("a", "b", "x_0", "y_0"):
-        if name in parts:
+        if name in parts and not is_in_metres:
             parts[name] = f"{float(parts[name]) * km:.10g}"
     return " ".join(["+" + (f"{name}={value}" if value else name) for name, value in parts.items()] + ["+units=m", "+no_defs"])
