@@ -65,6 +65,9 @@ def _kind(image) -> str | None:
 
 def _encoding(image, start: np.datetime64 | None, end: np.datetime64, path: Path) -> tuple[Encoding, float | None]:
     """Return the encoding and, for sums, the accumulation interval, minutes."""
+    parameter = attribute(image, "image_geo_parameter")
+    if parameter and not _kind(image):
+        raise DataError(f"{path} has {str(parameter)[:40]} in {image.name}.\nExpected an image of [MM] or [DBZ].")
     calibration = image.get("calibration")
     formula = str(attribute(calibration, "calibration_formulas") or "")
     match = _FORMULA.search(formula)
