@@ -1,8 +1,9 @@
-"""KNMI's newer files: the earth in metres, and images of other parameters."""
+"""KNMI's newer files: the earth in metres, nowcasts in one file with their analysis, and images of other parameters."""
 
 import numpy as np
 import pytest
-from makers.originals import counts, write_knmi
+from makers import expect
+from makers.originals import START, counts, write_knmi
 
 from nowcast.convert.formats import knmi
 from nowcast.convert.original import Options
@@ -27,6 +28,38 @@ def test_an_earth_in_metres_beside_units_of_km(tmp_path):
     (older,) = knmi.scan(write_knmi(tmp_path / "b.h5", counts()), Options())
     np.testing.assert_allclose(newer.series.place.degrees(), older.series.place.degrees(), atol=1e-5)
     assert newer.series.place.degrees()[1][0, 0] == pytest.approx(55.97, abs=0.01)
+
+
+def of_a_nowcast(file):
+    """Make of a file one with three images, valid at the start, 5 and 10 minutes later."""
+    for number in (1, 2, 3):
+        if number > 1:
+            file.copy("image1", f"image{number}")
+        text = f"01-JUN-2020;00:{5 * number:02d}:00.000".encode()
+        file[f"image{number}"].attrs["image_datetime_valid"] = text
+    file["overview"].attrs["product_datetime_start"] = b"01-JUN-2020;00:05:00.000"
+    file["overview"].attrs["product_datetime_end"] = b"01-JUN-2020;00:15:00.000"
+
+
+@pytest.mark.parametrize("variable", [None, "image2"])
+def test_a_nowcast_is_a_forecast(tmp_path, variable):
+    originals = knmi.scan(changed(tmp_path / "a.h5", of_a_nowcast), Options(variable))
+    assert [each.forecast for each in originals] == [0, 5, 10]
+    assert [each.time for each in originals] == [START + np.timedelta64(minutes, "m") for minutes in (5, 10, 15)]
+
+
+def test_a_nowcast_is_not_converted(workplace):
+    path = changed(workplace / "a.h5", of_a_nowcast)
+    expect(3, "convert", path, "--output", "out", says="3 fields of 1 file are forecasts, the first 0 minutes ahead")
+
+
+def test_images_are_taken_by_their_number(tmp_path):
+    path = changed(tmp_path / "a.h5", lambda file: [file.copy("image1", f"image{number}") for number in (2, 10)])
+    with h5py.File(path, "a") as file:
+        file["image2/image_data"][...] = 77
+        del file["image1"]
+    (field,) = knmi.read(path, [0], Options())
+    assert (field == 77).all()
 
 
 @pytest.mark.parametrize("parameter", ["RAIN_RATE_[MM/H]", "ECHO_TOP_HEIGHT_[KM]"])

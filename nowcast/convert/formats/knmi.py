@@ -25,7 +25,7 @@ _TIME = "%d-%b-%Y;%H:%M:%S.%f"
 def scan(path: Path, options: Options) -> list[Original]:
     """Return the field of a file: the first image of precipitation or reflectivity, or the one named by the options.
 
-    Raises DataError (exit 3) for a file without such an image, a time or georeferencing.
+    The images of a nowcast are forecasts. Raises DataError (exit 3) for a file without such an image, a time or georeferencing.
     """
     with opened(path, WHAT) as file:
         image = _find(file, path, options.variable)
@@ -37,7 +37,12 @@ def scan(path: Path, options: Options) -> list[Original]:
         product = str(attribute(file.get("overview"), "product_group_name") or attribute(image, "image_product_name") or "KNMI")
         institution = "Royal Netherlands Meteorological Institute (KNMI)"
         about = (("title", f"KNMI radar product {product}"), ("institution", institution), ("source", f"KNMI HDF5, {product}"))
-        return [Original(end, 0, Series(product, place, encoding.storage, interval, about))]
+        series = Series(product, place, encoding.storage, interval, about)
+        valid = _valid_times(file, image, path)
+        if len(valid) > 1:
+            begin = valid[0] if start is None else start
+            return [Original(time, 0, series, float((time - begin) / np.timedelta64(60, "s"))) for time in valid]
+        return [Original(end, 0, series)]
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
@@ -49,9 +54,21 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
             yield _encoding(image, start, end, path)[0].store(field_of(image, "image_data", path)[...])
 
 
+def _images(file) -> list[str]:
+    return sorted((name for name in file if re.fullmatch(r"image\d+", name)), key=lambda name: int(name[5:]))
+
+
+def _valid_times(file, image, path: Path) -> list[np.datetime64]:
+    """Return the valid times of the images of the same parameter; those of a nowcast differ."""
+    parameter = attribute(image, "image_geo_parameter")
+    images = [file[name] for name in _images(file)]
+    alike = [each for each in images if attribute(each, "image_geo_parameter") == parameter]
+    stated = {attribute(each, "image_datetime_valid") for each in alike} - {None}
+    return sorted(_time(text, "image_datetime_valid", path) for text in stated) if len(stated) > 1 else []
+
+
 def _find(file, path: Path, wanted: str | None):
-    names = [wanted] if wanted else sorted(name for name in file if re.fullmatch(r"image\d+", name))
-    for name in names:
+    for name in [wanted] if wanted else _images(file):
         image = file.get(name)
         if image is not None and "image_data" in image and (wanted or _kind(image)):
             return image
@@ -92,8 +109,10 @@ def _encoding(image, start: np.datetime64 | None, end: np.datetime64, path: Path
 
 def _moment(file, name: str, path: Path) -> np.datetime64 | None:
     value = attribute(file.get("overview"), name)
-    if value is None:
-        return None
+    return None if value is None else _time(value, name, path)
+
+
+def _time(value: object, name: str, path: Path) -> np.datetime64:
     try:
         return np.datetime64(datetime.strptime(str(value), _TIME), "s")
     except ValueError:
