@@ -186,14 +186,19 @@ def _parsed(text: str, kind: str):
 def unit_of(text: str) -> str:
     """Return the unit of x and y of a PROJ text or WKT, such as m; "" if it is longitude and latitude.
 
-    Raises DataError (exit 3) for units other than metres, kilometres and feet.
+    Raises DataError (exit 3) for units other than metres, kilometres and feet, for a rotated pole, and for longitudes that
+    are not in degrees or not from Greenwich.
     """
     if not text:
         return ""
     crs = _crs(text)
-    if crs.is_geographic:
-        return ""
     axis = crs.axis_info[0] if crs.axis_info else None
+    if crs.is_geographic:
+        if crs.is_derived or crs.prime_meridian.longitude or not math.isclose(axis.unit_conversion_factor, math.radians(1)):
+            raise DataError(
+                f'"{text[:80]}" has other longitudes or latitudes.\nExpected degrees from Greenwich and the equator.'
+            )
+        return ""
     for metres, unit in _UNITS.items():
         if axis and math.isclose(axis.unit_conversion_factor, metres, rel_tol=1e-9):
             return unit

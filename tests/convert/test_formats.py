@@ -21,10 +21,11 @@ from makers.originals import (
     write_radolan,
 )
 
-from nowcast.convert.formats import radolan
+from nowcast.convert.formats import geotiff, radolan
 from nowcast.convert.original import Options
 from nowcast.convert.place import projection_of
 from nowcast.convert.sniffing import FORMATS, format_of
+from nowcast.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("cache")
 pytest.importorskip("pyproj")
@@ -286,6 +287,13 @@ def test_geotiff_bands_are_times(tmp_path):
     assert stored(record)[0].dtype == np.uint16
     assert (record.grid.x[0], record.grid.y[0]) == (100500.0, 6999500.0)
     assert record.grid.mapping_attributes["grid_mapping_name"] == "transverse_mercator"
+
+
+def test_a_geotiff_in_grads_from_paris_is_refused(tmp_path):
+    pytest.importorskip("rasterio")
+    path = write_geotiff(tmp_path / "202006010010.tif", counts()[None], units="mm/h", crs="EPSG:4807")
+    with pytest.raises(DataError, match="has other longitudes or latitudes"):
+        geotiff.scan(path, Options())
 
 
 def test_a_geotiff_has_the_time_of_its_name_and_not_that_of_its_making(tmp_path):

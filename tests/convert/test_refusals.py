@@ -88,6 +88,10 @@ def timeless(file):
     del file["dataset1/what"]
 
 
+def on(projdef):
+    return odim(lambda file: file["where"].attrs.update({"projdef": np.bytes_(projdef)}))
+
+
 def two_times(file):
     file.copy("dataset1", "dataset2")
     file["dataset2/what"].attrs["endtime"] = np.bytes_("001500")
@@ -104,6 +108,14 @@ def projection(text):
 CASES = {
     "ODIM without a time": (odim(timeless), "has no time.\nExpected what/date and what/time, or enddate and endtime."),
     "ODIM of two times": (odim(two_times), "has RATE for 2 times.\nExpected one file per time."),
+    "ODIM around another pole": (
+        on("+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +o_lon_p=0 +lon_0=18 +R=6371229"),
+        "has other longitudes or latitudes.\nExpected degrees from Greenwich and the equator.",
+    ),
+    "ODIM from another meridian": (
+        on("+proj=longlat +pm=paris +ellps=WGS84"),
+        "has other longitudes or latitudes.\nExpected degrees from Greenwich and the equator.",
+    ),
     "KNMI without its end": (
         knmi(lambda file: file["overview"].attrs.pop("product_datetime_end")),
         "has no time.\nExpected overview/product_datetime_end.",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from nowcast.convert.original import RASTERIO, Encoding, Options, Original, Series, check_size
-from nowcast.convert.place import Axis, Place
+from nowcast.convert.place import Axis, Place, unit_of
 from nowcast.convert.times import time_in_name, time_in_text
 from nowcast.convert.units import conversion_of
 from nowcast.errors import DataError
@@ -155,4 +155,5 @@ def _place(source, path: Path) -> Place:
         Axis(round(first + step / 2, 9), step, size)
         for first, step, size in ((transform.f, transform.e, source.height), (transform.c, transform.a, source.width))
     )
-    return Place(y, x, "" if source.crs.is_geographic else source.crs.to_wkt())
+    projection = source.crs.to_wkt()
+    return Place(y, x, projection if unit_of(projection) else "")
