@@ -289,6 +289,18 @@ def test_geotiff_bands_are_times(tmp_path):
     assert record.grid.mapping_attributes["grid_mapping_name"] == "transverse_mercator"
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_geotiff_is_missing_where_its_mask_says_so(tmp_path, inside):
+    rasterio = pytest.importorskip("rasterio")
+    field = counts()
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside):
+        path = write_geotiff(tmp_path / "202006010010.tif", field[None], units="mm/h")
+        with rasterio.open(path, "r+") as file:
+            file.write_mask(field > 100)
+    record = converted(path)
+    np.testing.assert_array_equal(record.read([0])[0], np.where(field > 100, field, np.nan).astype(np.float32))
+
+
 def test_a_geotiff_in_grads_from_paris_is_refused(tmp_path):
     pytest.importorskip("rasterio")
     path = write_geotiff(tmp_path / "202006010010.tif", counts()[None], units="mm/h", crs="EPSG:4807")

@@ -52,7 +52,11 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
     """Yield bands, (y, x) as stored. Raises DataError (exit 3) if they cannot be read."""
     with _opened(path) as source:
         for number in numbers:
-            yield _encoding(source, number, options, path)[0].store(source.read(number + 1))
+            encoding, _ = _encoding(source, number, options, path)
+            stored = encoding.store(source.read(number + 1))
+            if any(flag.name == "per_dataset" for flag in source.mask_flag_enums[number]):  # a mask instead of a code
+                stored[source.read_masks(number + 1) == 0] = encoding.storage.fill
+            yield stored
 
 
 @contextlib.contextmanager
