@@ -301,6 +301,17 @@ def test_a_geotiff_is_missing_where_its_mask_says_so(tmp_path, inside):
     np.testing.assert_array_equal(record.read([0])[0], np.where(field > 100, field, np.nan).astype(np.float32))
 
 
+def test_a_geotiff_of_several_images_is_refused(tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    path = write_geotiff(tmp_path / "202006010010.tif", counts()[None], units="mm/h")
+    with rasterio.open(path) as file:
+        profile = file.profile
+    with rasterio.open(path, "w", append_subdataset=True, **profile) as file:
+        file.write(counts(seed=1)[None])
+    with pytest.raises(DataError, match="holds 2 images"):
+        geotiff.scan(path, Options())
+
+
 def test_a_geotiff_in_grads_from_paris_is_refused(tmp_path):
     pytest.importorskip("rasterio")
     path = write_geotiff(tmp_path / "202006010010.tif", counts()[None], units="mm/h", crs="EPSG:4807")

@@ -34,6 +34,8 @@ def scan(path: Path, options: Options) -> list[Original]:
     """Return the fields of a file: its bands. Raises DataError (exit 3) without times, georeferencing or units."""
     with _opened(path) as source:
         check_size(source.height, source.width, path)
+        if len(source.subdatasets) > 1:  # rasterio opens the first of them
+            raise DataError(f"{path} holds {len(source.subdatasets)} images.\nExpected one image, with a band for each time.")
         place = _place(source, path)
         name = _FMI.search(path.name)
         product = f"FIN-{name[1]}" if name else "GeoTIFF"
