@@ -88,6 +88,11 @@ def timeless(file):
     del file["dataset1/what"]
 
 
+def at(**attributes):
+    """An ODIM file with other attributes of its nominal time."""
+    return odim(lambda file: file["what"].attrs.update({name: np.bytes_(text) for name, text in attributes.items()}))
+
+
 def on(projdef):
     return odim(lambda file: file["where"].attrs.update({"projdef": np.bytes_(projdef)}))
 
@@ -108,6 +113,14 @@ def projection(text):
 CASES = {
     "ODIM without a time": (odim(timeless), "has no time.\nExpected what/date and what/time, or enddate and endtime."),
     "ODIM of two times": (odim(two_times), "has RATE for 2 times.\nExpected one file per time."),
+    "ODIM at an hour and a minute": (
+        at(time="1200"),
+        "has date 20200601 and time 1200.\nExpected YYYYMMDD and HHMMSS.",
+    ),
+    "ODIM on a day of seven digits": (
+        at(date="2020061", time="120000"),
+        "has date 2020061 and time 120000.\nExpected YYYYMMDD and HHMMSS.",
+    ),
     "ODIM around another pole": (
         on("+proj=ob_tran +o_proj=longlat +o_lat_p=39.25 +o_lon_p=0 +lon_0=18 +R=6371229"),
         "has other longitudes or latitudes.\nExpected degrees from Greenwich and the equator.",

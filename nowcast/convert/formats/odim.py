@@ -170,11 +170,23 @@ def _moment(groups: Sequence, prefix: str, path: Path) -> np.datetime64 | None:
         if date is None or time is None:
             continue
         try:
-            digits = f"{date}{time!s:0>6}"[:14]  # some files have numbers, without leading zeros
-            return np.datetime64(datetime.strptime(digits, "%Y%m%d%H%M%S"), "s")
+            return np.datetime64(datetime.strptime(_digits(date, time), "%Y%m%d%H%M%S"), "s")
         except ValueError:
-            raise DataError(f"{path} has {prefix}date {date!s:.20} and {prefix}time {time!s:.20}.\nExpected digits.") from None
+            raise DataError(
+                f"{path} has {prefix}date {date!s:.20} and {prefix}time {time!s:.20}.\nExpected YYYYMMDD and HHMMSS."
+            ) from None
     return None
+
+
+def _digits(date: object, time: object) -> str:
+    """Return a date and a time as 14 digits. Some files have numbers, without leading zeros. Raises ValueError for others."""
+    day, clock = str(date).strip(), str(time).strip()
+    if isinstance(time, str) and len(clock) < 5 and int(clock):
+        raise ValueError("hours and minutes, or seconds without leading zeros")
+    digits = f"{day}{clock:0>6}"[:14]
+    if len(day) != 8 or not digits.isdecimal():
+        raise ValueError("no date")
+    return digits
 
 
 def _place(file, dataset, shape: tuple[int, int], path: Path) -> Place:
