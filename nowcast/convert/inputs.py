@@ -63,6 +63,8 @@ class Input:
             copy = Path(folder) / self.path.name
             with writing(copy), damage(self.path), _OPEN_ARCHIVE.open(self.member) as source, open(copy, "wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
+                if (size := target.tell()) != self.member.size:
+                    raise EOFError(f"{size:,} bytes, where {self.member.size:,} are stated")
             try:
                 yield copy
             except NowcastError as error:
