@@ -219,7 +219,8 @@ class OpenArchive:
 
     def open(self, member: Member) -> BinaryIO:
         """Open a member. The caller closes it before opening the next."""
-        key = member.archive, member.layers[:-1]
+        status = member.archive.stat()  # a watched archive may have been replaced
+        key = member.archive, member.layers[:-1], status.st_ino, status.st_size, status.st_mtime_ns
         if key != self._key:
             self.close()
             stream = self._streams.enter_context(member.archive.open("rb"))

@@ -69,6 +69,19 @@ def test_members_are_read_as_files_are(tmp_path, name):
     assert (again[1], "kept 1 existing record," in again[2], "other files" in again[2]) == ("", True, False)
 
 
+@pytest.mark.parametrize("pack", [packed, zipped])
+def test_an_archive_that_was_replaced_is_read_anew(tmp_path, pack):
+    """One process, such as a watch, keeps the archive open that it has read last."""
+    name, _ = frame(1)
+    for number in (1, 2):
+        path = tmp_path / "new"
+        path.write_bytes(pack({name: frame(number)[1]}))
+        path.replace(tmp_path / "day.archive")
+        (source,) = find_files([tmp_path / "day.archive"]).inputs
+        with source.on_disk() as copy:
+            assert copy.read_bytes() == frame(number)[1]
+
+
 def test_names_lead_nowhere_and_links_are_left_out(tmp_path):
     out = io.BytesIO(packed({"../../etc/a\nb.bin": next(iter(FRAMES.values()))}))
     with tarfile.open(fileobj=out, mode="a") as archive:
