@@ -104,6 +104,16 @@ def test_sums_of_edition_1_from_and_to_any_time(tmp_path, indicator, first, last
     assert original.span == tuple(START + np.timedelta64(step, "m") for step in steps)
 
 
+@pytest.mark.parametrize(("second", "step", "seconds"), [(0, 90, 90), (30, 300, 330), (30, 330, 360)])
+def test_sums_of_edition_2_end_at_a_second(tmp_path, second, step, seconds):
+    end = (START + np.timedelta64(seconds, "s")).item()
+    keys = {"second": second, "stepUnits": "s", "stepRange": f"0-{step}", PROCESS: 8}
+    keys |= {"minuteOfEndOfOverallTimeInterval": end.minute, "secondOfEndOfOverallTimeInterval": end.second}
+    (tmp_path / "a.grib2").write_bytes(message(**SUM, **keys))
+    (original,) = reader.scan(tmp_path / "a.grib2", Options())
+    assert (original.time, original.series.interval) == (START + np.timedelta64(seconds, "s"), step / 60)
+
+
 def test_totals_since_one_time_are_a_model_run(tmp_path):
     """A run of a model in edition 1: totals of one, two and three hours, of which nothing says that they are forecasts."""
     (tmp_path / "a.grib").write_bytes(b"".join(edition1(timeRangeIndicator=4, P1=0, P2=end) for end in (1, 2, 3)))

@@ -25,11 +25,10 @@ _TYPES_OF_FORECASTS = {9, 10, 11}  # ECMWF's types in edition 1: forecast, contr
 def time_of(message: Message, path: Path) -> np.datetime64:
     start = _moment(message, "dataDate", "dataTime", path)  # first: ecCodes accepts invalid dates in validityDate
     first, last = _steps(message)
-    if message.number("edition") == 1:
-        return start + np.timedelta64(round(60 * last), "s")
-    if (first, last) == (0, 0):
-        return start + np.timedelta64(int(message.number("second", 0) or 0), "s")
-    return _moment(message, "validityDate", "validityTime", path)
+    seconds = round(60 * last) + int(message.number("second", 0) or 0)
+    if message.number("edition") == 1 or (first, last) == (0, 0):
+        return start + np.timedelta64(seconds, "s")
+    return _moment(message, "validityDate", "validityTime", path) + np.timedelta64(seconds % 60, "s")  # which lacks the seconds
 
 
 def _moment(message: Message, day: str, clock: str, path: Path) -> np.datetime64:
