@@ -88,6 +88,17 @@ def test_odim_signed_integers_with_codes_of_unsigned_ones_are_these(tmp_path, ki
     np.testing.assert_allclose(converted(path).read([0])[0], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("nodata", "undetect"), [(255.0, -128.0), (-2.0, 255.0)])
+def test_odim_codes_of_both_signs_are_those_of_unsigned_numbers(tmp_path, nodata, undetect):
+    pytest.importorskip("h5py")
+    field = np.arange(1, 241, dtype=np.uint8).reshape(12, 20)
+    field[0, :2] = int(nodata) % 256, int(undetect) % 256
+    codes = {"gain": 0.25, "offset": -32.0, "nodata": nodata, "undetect": undetect}
+    rates = converted(write_odim(tmp_path / "a.h5", field.view(np.int8), quantity="DBZH", **codes)).read([0])[0]
+    np.testing.assert_array_equal(np.isnan(rates), field == int(nodata) % 256)
+    np.testing.assert_array_equal(rates[field == int(undetect) % 256], 0)
+
+
 def test_odim_signed_integers_stay_signed(tmp_path):
     pytest.importorskip("h5py")
     field = np.arange(-120, 120, dtype=np.int8).reshape(12, 20)

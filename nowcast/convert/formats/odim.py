@@ -126,7 +126,9 @@ def _encoding(file, dataset, data, path: Path) -> tuple[Encoding, str, float | N
     kind = field_of(data, "data", path).dtype
     if _is_wrapped(kind, nodata, undetect):
         kind = np.dtype(f"{kind.byteorder}u{kind.itemsize}")
-        nodata = float(np.iinfo(kind).max) if nodata == -1 else nodata
+        nodata, undetect = (
+            code + 2.0 ** (8 * kind.itemsize) if code is not None and code < 0 else code for code in (nodata, undetect)
+        )
     missing = () if nodata is None else (nodata,)
     dry = None if undetect == nodata or undetect is None or np.isnan(undetect) else undetect
     interval = None
