@@ -13,10 +13,12 @@ from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.places.axes import angle
 from nowcast.netcdf.places.coordinates import converted, numbers
 from nowcast.netcdf.places.grid import Grid
+from nowcast.runtime.log_lines import warn_once
 
 Box = tuple[float, float, float, float]  # west, south, east, north, degrees
 Window = tuple[slice, slice]  # rows and columns
 SWISS_DATUM = "+towgs84=674.374,15.056,405.346,0,0,0,0"  # CH1903, by swisstopo
+_NEAR = 0.02  # cells; largest difference of extents that are equal but for the rounding of degrees
 _UNITS = {1.0: "m", 1000.0: "km", 0.3048: "foot", 1200 / 3937: "US_survey_foot"}  # of maps, by their length in metres
 _AXES = (
     ("y", "Y", "projection_y_coordinate", "latitude", "degrees_north"),
@@ -228,7 +230,8 @@ def place_from_corners(
 
     west_south, east_north: longitude and latitude of two corners, degrees
     shape: rows and columns
-    size: width and height of a cell, m, stated in the file; used if the corners agree with it
+    size: width and height of a cell, m, stated in the file; used if the corners agree with it. If they are one cell less apart
+        than the cells need, they are taken as the centres of the outer cells
 
     Raises DataError (exit 3) for corners that do not span a grid.
     """
@@ -237,6 +240,12 @@ def place_from_corners(
     ends = np.array([left, right, bottom, top])
     if not (np.isfinite(ends).all() and right > left and top > bottom):
         raise DataError(f"{where} has corners that do not span a grid.\nExpected the lower left and the upper right corner.")
+    if size and all(
+        abs(extent / cell - cells + 1) < _NEAR
+        for extent, cell, cells in zip((right - left, top - bottom), size, shape[::-1], strict=True)
+    ):
+        warn_once(where, "the corners are the centres of the outer cells, by the size of the cells (xscale, yscale)")
+        left, right, bottom, top = left - size[0] / 2, right + size[0] / 2, bottom - size[1] / 2, top + size[1] / 2
     width, height = (right - left) / shape[1], (top - bottom) / shape[0]
     if size and math.isclose(width, size[0], rel_tol=1e-3) and math.isclose(height, size[1], rel_tol=1e-3):
         width, height = size

@@ -31,6 +31,20 @@ pytestmark = pytest.mark.usefixtures("cache")
 pytest.importorskip("pyproj")
 
 
+def test_odim_corners_that_are_centres_of_cells(tmp_path):
+    """The size of the cells tells corners at the centres of the outer cells from ODIM's own, at their outer corners."""
+    pytest.importorskip("h5py")
+    on_map = projection_of(LAEA)
+    (west, south), (east, north) = (on_map(x, y, inverse=True) for x, y in ((1000, -23000), (27000, -1000)))
+    where = {"LL_lon": west, "LL_lat": south, "UR_lon": east, "UR_lat": north}
+    found = []
+    for name, corners in (("centres", where), ("outer", None)):
+        (tmp_path / name).mkdir()
+        found.append(converted(write_odim(tmp_path / name / "a.h5", counts(), where=corners)))
+    for axis in ("x", "y"):
+        np.testing.assert_allclose(getattr(found[0].grid, axis), getattr(found[1].grid, axis), atol=1e-3)
+
+
 @pytest.mark.parametrize("level", ["root", "dataset1", "data1"])
 def test_odim_rates_keep_their_counts(tmp_path, level):
     pytest.importorskip("h5py")
