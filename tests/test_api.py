@@ -164,6 +164,17 @@ def test_older_frames_that_are_missing_are_left_out_of_a_numpy_past():
         nowcast.load("extrapolation").forecast(np.stack([past, holed]), 2)
 
 
+@pytest.mark.parametrize("name", ["run", "extrapolation"])
+def test_rounding_errors_below_0_in_numpy_arrays_are_dry_as_in_records(net, observed, name):
+    forecaster, past = net if name == "run" else nowcast.load(name), observed.values
+    below = np.where(past == 0, np.float32(-0.009), past)
+    assert (below < 0).any()
+    given = below.copy()
+    np.testing.assert_array_equal(forecaster.forecast(below, 2), forecaster.forecast(past, 2))
+    np.testing.assert_array_equal(below, given)
+    np.testing.assert_array_equal(forecaster.forecast(below, 2), forecaster.forecast(observed.copy(data=below), 2))
+
+
 def test_a_height_is_left_out_wherever_it_is(net, observed):
     at_a_height = observed.expand_dims(height=[2.0]).transpose("y", "x", "time", "height")
     np.testing.assert_array_equal(net.forecast(at_a_height, leads=2), net.forecast(observed, leads=2))

@@ -124,6 +124,7 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
             f"rain has numbers {strange}: these cannot be rain rates.\n"
             'Expected mm/h with NaN where nothing was observed; or give its units, such as units="dBZ".'
         )
+    past = past if least == 0 else np.maximum(past, 0)  # as in records: a logarithm of rounding errors below 0 would be NaN
     past = forecaster.check_past(past[:, -forecaster.most_past_frames :])
     forecaster.check_grid(past.shape[2:], "rain")
     pasts = [_usable(case, number, forecaster) for number, case in enumerate(past)]
