@@ -195,6 +195,7 @@ REFUSED = {
     "a gap": (lambda a: a.isel(time=[0, 1, 2, 5]), NotEnoughFrames, r"Absent: 2020-06-01T00:20:00Z"),
     "sentinels": (lambda a: np.nan_to_num(a.values, nan=-9999), UsageError, "numbers below 0, down to -9999"),
     "a fill value": (lambda a: np.nan_to_num(a.values, nan=9.97e36), UsageError, r"above 10,000, up to 9\.97e\+36"),
+    "a code for missing": (lambda a: np.nan_to_num(a.values, nan=9999), UsageError, "up to 9,999, a usual code for missing"),
     "lists of different lengths": (lambda a: [[1.0, 2.0], [3.0]], UsageError, "rain is not an array: its lists"),
     "times in place of cases": (lambda a: a.expand_dims(height=2).transpose("time", ...), UsageError, r"dimensions \(time 6, "),
     "no units": (lambda a: a.drop_attrs(), DataError, 'no units attribute.\nSet its attribute "units": a rate'),

@@ -25,7 +25,7 @@ from nowcast.netcdf.forecast_writer import (
 )
 from nowcast.netcdf.places.axes import axis_of_dimension
 from nowcast.netcdf.rain.data_arrays import as_record
-from nowcast.netcdf.rain.packing import HIGHEST
+from nowcast.netcdf.rain.packing import HIGHEST, SENTINELS
 from nowcast.netcdf.rain.units import meaning
 from nowcast.netcdf.record import Record
 from nowcast.netcdf.writing.members import REALIZATION_ATTRIBUTES
@@ -118,8 +118,9 @@ def _forecast_rates(forecaster: Forecaster, past: np.ndarray, asked: Asked) -> n
     """Forecast cases (case, time, y, x) in mm/h; return (case, [threshold or member,] lead, y, x)."""
     past = past.astype(np.float32, copy=False)
     least, most = np.nanmin(past, initial=0), np.nanmax(past, initial=0)
-    if least < LOWEST or most > HIGHEST:
-        strange = f"below 0, down to {least:g}" if least < LOWEST else f"above {HIGHEST:,.0f}, up to {most:g}"
+    if least < LOWEST or most >= SENTINELS[0]:
+        high = f"above {HIGHEST:,.0f}, up to {most:g}" if most > HIGHEST else f"up to {most:,.0f}, a usual code for missing"
+        strange = f"below 0, down to {least:g}" if least < LOWEST else high
         raise UsageError(
             f"rain has numbers {strange}: these cannot be rain rates.\n"
             'Expected mm/h with NaN where nothing was observed; or give its units, such as units="dBZ".'

@@ -15,7 +15,7 @@ from nowcast.errors import DataError
 from nowcast.netcdf.attributes import is_true
 from nowcast.netcdf.rain.units import Conversion
 
-_SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative ones are below the two limits that follow
+SENTINELS = (9999, 99999, 999999)  # undeclared, in unpacked data; negative ones are below the two limits that follow
 _HUGE = 1e30  # larger numbers are fill values, such as 9.97e36, or infinite
 NOISE = 0.01  # mm/h: negative rain down to -0.01 is a rounding error, and dry; below, it is a sentinel
 _LOWEST_DBZ = -90.0  # dBZ; -99, -99.99 and -999 dBZ are sentinels
@@ -131,7 +131,7 @@ def read_packing(variable, where: str) -> Packing:
     if "_FillValue" not in attributes and kind.itemsize > 1:
         fills.append(netCDF4.default_fillvals[kind.str[1:]])  # the default of NetCDF, where nothing was written
     if not packed:
-        fills.append(_SENTINELS)
+        fills.append(SENTINELS)
     stored = np.dtype(kind.str.replace("i", "u")) if unsigned else kind
     twofold, unpacked = _unpacked_fills(attributes, kind, stored, scale, offset) if packed else ((), ())
     missing = tuple(dict.fromkeys([*(value for fill in fills for value in stored_as(fill, kind, stored)), *unpacked]))
