@@ -25,7 +25,7 @@ TRANSFORM = Log(offset=0.5, ceiling=100.0)  # for which the constants of the cas
 VALUES = tuple(TRANSFORM.encode(torch.tensor(RATES)).tolist())  # network values of RATES
 STEPS, LARGEST, MISSING = 10, 127, -128  # steps per unit of log-odds; largest number of steps; the code of missing
 MARGIN = 64  # cells around a crop from which its guidance is computed: rain from farther away arrives after an hour or more
-VERSION = 2  # version of the computation; kept guidance of another version is computed again
+VERSION = 3  # version of the computation; kept guidance of another version is computed again
 REMAP_CHANNELS = 4  # largest number of channels that OpenCV interpolates in one call
 
 

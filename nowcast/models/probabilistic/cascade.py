@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nowcast.models.probabilistic.scales import combine, detail, halve, lagged_means
-from nowcast.models.probabilistic.upsampling import upsample
+from nowcast.models.probabilistic.upsampling import are_for_c, upsample
 
 NUM_STEPS = 6  # steps of the pyramid, each halves the resolution
 BLOCK = 1 << NUM_STEPS  # cells; grids are multiples of it
@@ -48,6 +48,43 @@ class Band:
     weights: tuple[Tensor, Tensor]  # of the newest frame and of the one before
     correlation: Tensor  # of frames one time step apart
     second: Tensor | None  # correlation of frames two time steps apart; None if there are fewer than three frames
+
+
+def without_gaps(frames: Tensor) -> Tensor:
+    """Fill blocks that are missing as a whole in a frame from the frames before and after it, interpolated in time.
+
+        frames: (case, time, 2, y, x) network values and validity; y and x are multiples of BLOCK
+        returns: the same shape; a block that is missing in all frames stays missing
+
+    A band is a difference to coarser means, which such a block lacks: its bands would be those of a dry block, and the rain of
+    the next frame would seem to have grown from nothing. Blocks, because those of a tile are blocks of the grid.
+    """
+    blocks = frames[:, :, 1].unflatten(-1, (-1, BLOCK)).amax(-1).unflatten(-2, (-1, BLOCK)).amax(-2)
+    present = (blocks > 0).to(frames.dtype)
+    if are_for_c(frames) and not (present.amax(dim=1, keepdim=True) > present).any():
+        return frames  # as nearly always; a GPU would wait to know it
+    there = F.interpolate(present, scale_factor=BLOCK)[:, :, None] > 0
+    pairs = list(zip(frames.unbind(1), there.unbind(1), strict=True))
+    filled = []
+    for (frame, is_there), before, after in zip(pairs, _nearest(pairs), _nearest(pairs[::-1])[::-1], strict=True):
+        shares = [held[:, 1:] / age for held, age in (before, after)]  # inverse to the distance: linear in time
+        total = sum(shares)
+        values = (shares[0] * before[0][:, :1] + shares[1] * after[0][:, :1]) / total.clamp(min=1e-6)
+        filled.append(torch.where(is_there, frame, torch.cat([values, (total > 0).to(values.dtype)], dim=1)))
+    return torch.stack(filled, dim=1)
+
+
+def _nearest(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Return for each frame the newest one up to it that has the block, and how many frames it is older; infinite for none.
+
+    pairs: for each frame (case, 2, y, x) and the mask (case, 1, y, x) of the blocks that it has
+    """
+    (held, _), found = pairs[0], []
+    age = torch.full_like(held[:, :1], torch.inf)
+    for frame, is_there in pairs:
+        held, age = torch.where(is_there, frame, held), torch.where(is_there, 0.0, age + 1)
+        found.append((held, age))
+    return found
 
 
 def split_bands(values: Tensor, known: Tensor) -> list[tuple[Tensor, Tensor]]:

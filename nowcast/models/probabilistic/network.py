@@ -40,6 +40,7 @@ from nowcast.models.probabilistic.cascade import (
     split_bands,
     unpredicted_shares,
     with_mean_change,
+    without_gaps,
 )
 from nowcast.models.probabilistic.distribution import LEVELS, coefficients, highest_reached, log_odds
 from nowcast.models.probabilistic.matching import MATCHING, MatchingConstants, match_areas, shift_at, shift_to_areas
@@ -100,7 +101,7 @@ class Probabilistic(Layers, DistributionModel):
     def leads(self, past: Tensor, num_leads: int) -> Iterator[Tensor]:
         """Yield the outputs (case, lead, 6, y, x) in the parts of `steps_at_once`; all together take six times a forecast."""
         y, x = past.shape[-2:]
-        frames = pad_to_multiple(past.float(), BLOCK)
+        frames = without_gaps(pad_to_multiple(past.float(), BLOCK))
         values, known = frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1]
         bands = split_bands(values, known)
         with torch.no_grad():
@@ -136,7 +137,7 @@ class Probabilistic(Layers, DistributionModel):
         yields: (case, 6, y, x) as the outputs of `forward`
         """
         y, x = past.shape[-2:]
-        frames = pad_to_multiple(past.float(), BLOCK)
+        frames = without_gaps(pad_to_multiple(past.float(), BLOCK))
         bands = split_bands(frames[:, :, 0] * frames[:, :, 1], frames[:, :, 1])
         shape = (2 * len(LEVELS), *(side // self.config.patch for side in frames.shape[-2:]))
         nothing = past.new_zeros(len(past), 1, *shape)
