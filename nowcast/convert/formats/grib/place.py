@@ -49,9 +49,8 @@ def _map(message: Message, kind: str, rows: int, columns: int, path: Path) -> Pl
         shape = f"+proj=lcc +lat_1={value['first']:g} +lat_2={value['second']:g} +lat_0={value['true'] or value['first']:g}"
     else:
         pole = -90 if int(message.number("projectionCentreFlag", 0)) & 128 else 90
-        true = math.copysign(
-            60 if value["true"] is None else value["true"], pole
-        )  # ecCodes gives 60 for both poles in edition 1
+        # ecCodes gives 60 for both poles in edition 1
+        true = math.copysign(60 if value["true"] is None else value["true"], pole)
         shape = f"+proj=stere +lat_0={pole} +lat_ts={true:g}"
     text = f"{shape} +lon_0={value['orientation']:g} {_earth(message)} +x_0=0 +y_0=0 +units=m +no_defs"
     x, y = projection_of(text)(value["lon"], value["lat"])
