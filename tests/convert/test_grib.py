@@ -280,6 +280,23 @@ def test_of_rates_over_an_interval_the_mean_is_read(tmp_path, process, is_read):
         reader.scan(tmp_path / "a.grib2", Options())
 
 
+def test_the_step_of_logarithms_is_none_of_rates(tmp_path):
+    """With 24 bits the reference value is a whole number of steps; rates were rounded to 0.0017 mm/h."""
+    eccodes = ECCODES.load("GRIB")
+    rates = np.geomspace(0.001, 1, 600) / 3600
+    handle = eccodes.codes_new_from_message(message())
+    eccodes.codes_set_values(handle, rates)
+    for key, value in (("packingType", "grid_simple_log_preprocessing"), ("decimalScaleFactor", 0), ("bitsPerValue", 24)):
+        eccodes.codes_set(handle, key, value)
+    eccodes.codes_set_values(handle, rates)
+    expected = eccodes.codes_get_values(handle).reshape(20, 30) * 3600
+    (tmp_path / "a.grib2").write_bytes(eccodes.codes_get_message(handle))
+    eccodes.codes_release(handle)
+    (original,) = reader.scan(tmp_path / "a.grib2", Options())
+    (field,) = reader.read(tmp_path / "a.grib2", [0], Options())
+    np.testing.assert_allclose(original.series.storage.unpacked(field), expected, rtol=1e-6)
+
+
 def test_the_rest_of_a_message_of_several_fields_is_not_read_from_the_next_file(tmp_path):
     pytest.importorskip("eccodes")
     several, one = tmp_path / "a.grib2", tmp_path / "b.grib2"

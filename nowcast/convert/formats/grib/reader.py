@@ -34,6 +34,7 @@ _SUMS_OF_RATES = {"prate": "tp", "tprate": "tp", "rprate": "tirf"}  # accumulate
 _ACCUMULATION, _OTHER_STATISTICS = 1, {2, 3, 5, 6}  # code table 4.10; maximum, minimum, root mean square, standard deviation
 _SHORT_NAMES = {"prate": "kg m-2 s-1", "tprate": "kg m-2 s-1", "crr": "kg m-2 s-1", "tp": None, "refc": "dBZ", "refd": "dBZ"}
 _SUMS = {"_15M": 15.0, "_01H": 60.0}  # accumulation interval of MRMS sums, minutes, by a part of their names
+_LOGARITHMIC = "grid_simple_log_preprocessing"
 _MISSING = 1e20  # missing value that ecCodes is set to return
 _NO_ECHO, _NEAR = -99.0, 0.5  # dBZ; code for no echo, and tolerance for the rounding of packed values
 
@@ -119,9 +120,14 @@ def _storage(message: Message, conversion: UnitConversion) -> Storage:
 
 
 def _step(message: Message) -> float | None:
-    """Return the packing step if all values are multiples of it, else None."""
+    """Return the packing step if all values are multiples of it, else None, as where it is one of logarithms."""
     reference, binary, decimal = (message.number(key) for key in ("referenceValue", "binaryScaleFactor", "decimalScaleFactor"))
-    if None in (reference, binary, decimal) or abs(binary) > 60 or abs(decimal) > 12:
+    if (
+        None in (reference, binary, decimal)
+        or abs(binary) > 60
+        or abs(decimal) > 12
+        or message.text("packingType") == _LOGARITHMIC
+    ):
         return None
     steps = reference / 2.0**binary
     bits = message.number("bitsPerValue", 0)
