@@ -51,19 +51,16 @@ class Band:
 
 
 def without_gaps(frames: Tensor) -> Tensor:
-    """Fill blocks that are missing as a whole in a frame from the frames before and after it, interpolated in time.
+    """Fill frames that are missing as a whole from the frames before and after them, interpolated in time.
 
-        frames: (case, time, 2, y, x) network values and validity; y and x are multiples of BLOCK
-        returns: the same shape; a block that is missing in all frames stays missing
+        frames: (case, time, 2, y, x) network values and validity
+        returns: the same shape; where all frames are missing as a whole they stay missing
 
-    A band is a difference to coarser means, which such a block lacks: its bands would be those of a dry block, and the rain of
-    the next frame would seem to have grown from nothing. Blocks, because those of a tile are blocks of the grid.
+    The bands of such a frame would be those of a dry one, and the rain of the next would seem to have grown from nothing.
     """
-    blocks = frames[:, :, 1].unflatten(-1, (-1, BLOCK)).amax(-1).unflatten(-2, (-1, BLOCK)).amax(-2)
-    present = (blocks > 0).to(frames.dtype)
-    if are_for_c(frames) and not (present.amax(dim=1, keepdim=True) > present).any():
+    there = frames[:, :, 1:].amax(dim=(-2, -1), keepdim=True) > 0
+    if are_for_c(frames) and there.all():
         return frames  # as nearly always; a GPU would wait to know it
-    there = F.interpolate(present, scale_factor=BLOCK)[:, :, None] > 0
     pairs = list(zip(frames.unbind(1), there.unbind(1), strict=True))
     filled = []
     for (frame, is_there), before, after in zip(pairs, _nearest(pairs), _nearest(pairs[::-1])[::-1], strict=True):
@@ -75,9 +72,9 @@ def without_gaps(frames: Tensor) -> Tensor:
 
 
 def _nearest(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Return for each frame the newest one up to it that has the block, and how many frames it is older; infinite for none.
+    """Return for each frame the newest one up to it that is there, and how many frames it is older; infinite for none.
 
-    pairs: for each frame (case, 2, y, x) and the mask (case, 1, y, x) of the blocks that it has
+    pairs: each frame (case, 2, y, x), and whether it is there (case, 1, 1, 1)
     """
     (held, _), found = pairs[0], []
     age = torch.full_like(held[:, :1], torch.inf)
