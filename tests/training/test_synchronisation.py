@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 from nowcast import config
 from nowcast.dataset.archive import open_archive
 from nowcast.models import losses
+from nowcast.models.probabilistic import cascade
 from nowcast.training.learner import Learner
 from nowcast.training.trainer import Trainer
 
@@ -57,7 +58,8 @@ class Device(TorchDispatchMode):
 @pytest.mark.parametrize("name", SECTIONS)
 def test_loss_and_gradients_never_wait_for_the_device(name, tmp_path, monkeypatch):
     monkeypatch.setenv("NOWCAST_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(losses, "library_for", lambda _: None)  # which is of a CPU alone
+    monkeypatch.setattr(losses, "library_for", lambda _: None)  # which is of a CPU alone, as is the next
+    monkeypatch.setattr(cascade, "are_for_c", lambda *_: False)
     record = write_record(tmp_path / "rain.nc", rain(frames=40, shape=(24, 28), missing=0.02))
     tree = config.as_dict(tiny_experiment([record], steps=6)) | SECTIONS[name]
     experiment = config.from_dict(tree, source="test")
