@@ -13,11 +13,11 @@ from nowcast.forecasters.seen import read_seen
 from nowcast.netcdf.forecast_reader import Forecasts
 from nowcast.netcdf.places.comparison import difference
 from nowcast.netcdf.record import Record
+from nowcast.netcdf.times.intervals import ROUNDED
 from nowcast.netcdf.times.raster import nearest, tolerance
 
 log = logging.getLogger(__name__)
 _MINUTE = np.timedelta64(60, "s")
-_ROUNDED = 1.02  # ratio up to which two intervals are the same: 3597 s are an hour
 
 
 def unlike(forecasts: Forecasts, record: Record) -> str | None:
@@ -27,12 +27,12 @@ def unlike(forecasts: Forecasts, record: Record) -> str | None:
     layout, minutes = forecasts.files[0].layout, record.time_step / _MINUTE
     variable, forecast = layout.field.variable, (layout.interval_seconds or 0) / 60
     observed, what = (record.interval_seconds or 0) / 60, "amounts" if layout.amounts else "means"
-    if forecast > max(minutes, observed * _ROUNDED):
+    if forecast > max(minutes, observed * (1 + ROUNDED)):
         frame = f"a single frame of {record.name}, which has a time step of {_minutes(record.time_step)}"
         return f"{variable} holds {what} over {forecast:g} min, but each is compared with {frame}."
     leads = forecasts.lead_times[forecasts.lead_times > np.timedelta64(0, "s")]
     apart = np.diff(leads, prepend=np.timedelta64(0, "s")).min() / _MINUTE
-    if observed > (forecast or apart) * _ROUNDED:
+    if observed > (forecast or apart) * (1 + ROUNDED):
         field = f"{what} over {forecast:g} min" if forecast else f"rates every {apart:g} min"
         each = f"each is compared with a single field of {variable}, which has {field}"
         return f"{record.name} holds amounts over {observed:g} min, but {each}."

@@ -20,13 +20,12 @@ from nowcast.netcdf.rain.statements import Doubt, fitting
 from nowcast.netcdf.rain.units import AMOUNT_NAMES, RATE_NAMES, REFLECTIVITY_NAMES, Conversion
 from nowcast.netcdf.rain.variable import Field
 from nowcast.netcdf.record import FrameLayout, Record
-from nowcast.netcdf.times.intervals import Interval
+from nowcast.netcdf.times.intervals import ROUNDED, Interval
 from nowcast.runtime.log_lines import is_first, named_file, warn_once
 
 log = logging.getLogger(__name__)
 _EVEN_FRAMES = 4  # number of evenly spaced frames that determine the time step of a file, or that it has changed
 _ADVICE = 'If the amounts cover other intervals, state them: time bounds, or cell_methods = "time: sum (interval: …)"'
-_ROUNDED = 0.02  # share by which two statements of one interval may differ
 _MOST_FIELDS = 8  # largest number of different fields (such as packings) of a record that are sampled
 _KINDS = {"amount": "an amount", "rate": "a rate", "reflectivity": "a reflectivity"}
 # names of variables; `rain_from_reflectivity` is rain
@@ -65,7 +64,7 @@ def settled(file: File, step: np.timedelta64) -> File:
     seconds = float(step / np.timedelta64(1, "s"))
     found = fitting(file.doubt.number, seconds)
     if file.doubt.is_weak:
-        return replace(file, doubt=None) if found and abs(found[0] - seconds) <= _ROUNDED * seconds else file
+        return replace(file, doubt=None) if found and abs(found[0] - seconds) <= ROUNDED * seconds else file
     return replace(file, interval=Interval(found[0], file.doubt.where), doubt=None) if len(found) == 1 else file
 
 
@@ -161,7 +160,7 @@ def _warn_of_own_step(file: File, own: np.timedelta64 | None, step: np.timedelta
 def _warn_of_intervals(files: Sequence[File]) -> None:
     """Warn, once in a folder, of files whose stated intervals differ: sums of an hour among those of five minutes."""
     stated = {file.interval.seconds: file for file in reversed(files) if file.interval}
-    if not stated or max(stated) <= 1.02 * min(stated):
+    if not stated or max(stated) <= (1 + ROUNDED) * min(stated):
         return
     (least, one), (most, other) = ((each, stated[each]) for each in (min(stated), max(stated)))
     said = f"{one.field.variable} is summed over {least:g} s, but {other.field.variable} in {other.path.name} over {most:g} s"
@@ -172,9 +171,7 @@ def _warn_of_kinds(files: Sequence[File], step: np.timedelta64) -> None:
     """Warn, once in a folder, of files of unlike kinds: reflectivity beside rates, or these beside sums of an hour."""
     first: dict[str, File] = {}
     for file in files:
-        is_long = (
-            file.interval and abs(file.interval.seconds - step / np.timedelta64(1, "s")) > _ROUNDED * file.interval.seconds
-        )
+        is_long = file.interval and abs(file.interval.seconds - step / np.timedelta64(1, "s")) > ROUNDED * file.interval.seconds
         is_reflectivity = file.field.kind == "reflectivity"
         first.setdefault("reflectivity" if is_reflectivity else "sum" if is_long else "rate", file)
     if len(first) < 2 or all(file.interval for file in first.values()):  # `_warn_of_intervals` tells of sums alone
@@ -192,7 +189,7 @@ def _conversion(file: File, step: np.timedelta64, zr_a: float, zr_b: float) -> t
     seconds, source = (file.interval.seconds, file.interval.source) if file.interval else (None, "")
     if file.field.kind == "amount" and seconds is None and not np.isnat(step):
         seconds, source = int(step.astype(np.int64)), "the time step: no interval is stated"
-        if file.doubt and not abs(file.doubt.seconds - seconds) <= _ROUNDED * seconds:
+        if file.doubt and not abs(file.doubt.seconds - seconds) <= ROUNDED * seconds:
             said = f"{file.field.variable} is divided by {seconds:g} s, the time step, but {file.doubt.where}"
             warn_once(file.path, f"{said}.\n{_ADVICE}")
     if file.field.has_given_units:

@@ -6,9 +6,9 @@ import numpy as np
 
 from nowcast.errors import UsageError
 from nowcast.netcdf.record import Record
+from nowcast.netcdf.times.intervals import ROUNDED
 
 _MINUTE = np.timedelta64(60, "s")
-_ROUNDED = 1.02  # ratio up to which two intervals are the same: 3597 s are an hour
 
 
 def covered(step: np.timedelta64, interval_seconds: float | None) -> np.timedelta64:
@@ -16,7 +16,7 @@ def covered(step: np.timedelta64, interval_seconds: float | None) -> np.timedelt
 
     interval_seconds: of amounts and means, s; None of instants
     """
-    if np.isnat(step) or (interval_seconds or 0) <= step / np.timedelta64(1, "s") * _ROUNDED:
+    if np.isnat(step) or (interval_seconds or 0) <= step / np.timedelta64(1, "s") * (1 + ROUNDED):
         return step
     return np.timedelta64(round(interval_seconds), "s")
 
@@ -43,18 +43,18 @@ def running_sums(
     times: np.ndarray,
     step: np.timedelta64,
     minutes: Sequence[int],
-    covered: np.timedelta64 | None = None,
+    each: np.timedelta64 | None = None,
 ) -> np.ndarray:
     """Return rain sums over the last minutes up to each time: rate times time step, summed; NaN if a frame is missing.
 
     Frames must be evenly spaced; if they are closer than `step`, all frames count. Of frames that overlap, because each has the
-    mean rate of a time `covered` longer than `step`, those that follow one another count.
+    mean rate of a time `each` longer than `step`, those that follow one another count.
 
     rates: (time, place) mm/h; times: (time,) ascending; returns: (time, sum, place) mm
     """
     out = np.full((len(times), len(minutes), rates.shape[1]), np.nan)
-    if covered is not None and covered > step:
-        return _sums_of_overlapping(rates, times, covered, minutes, out)
+    if each is not None and each > step:
+        return _sums_of_overlapping(rates, times, each, minutes, out)
     for n, length in enumerate(minutes):
         firsts = np.searchsorted(times, times - length * _MINUTE, side="right")  # of the frames within the minutes
         for last, first in enumerate(firsts):
@@ -65,13 +65,13 @@ def running_sums(
 
 
 def _sums_of_overlapping(
-    rates: np.ndarray, times: np.ndarray, covered: np.timedelta64, minutes: Sequence[int], out: np.ndarray
+    rates: np.ndarray, times: np.ndarray, each: np.timedelta64, minutes: Sequence[int], out: np.ndarray
 ) -> np.ndarray:
     """Fill in sums (time, sum, place), mm, of frames that each cover a time longer than the step; other arguments as above."""
     for n, length in enumerate(minutes):
-        number = int(length * _MINUTE / covered)
-        ends = times[:, None] - np.arange(number) * covered
+        number = int(length * _MINUTE / each)
+        ends = times[:, None] - np.arange(number) * each
         found = np.searchsorted(times, ends).clip(max=len(times) - 1)
-        complete = (times[found] == ends).all(axis=1) & (number * covered == length * _MINUTE)
+        complete = (times[found] == ends).all(axis=1) & (number * each == length * _MINUTE)
         out[complete, n] = rates[found[complete]].mean(axis=1) * (length / 60)
     return out

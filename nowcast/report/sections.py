@@ -98,9 +98,9 @@ def members_section(evaluation: Evaluation, rows: Sequence[Mapping], styles: Map
         "Each member is a possible course of the rain, coherent in space and time. Fans: the median of the members, and shaded "
         "the middle 50 % and 90 % of them; black is the observation. Power of members: 1 is as rough as the observed "
         "rain, at every wavelength; the mean of the members is always smoother."
-        + " Probabilities of sums are fractions of members."
-        * evaluation.quantity.is_rain
     )
+    if evaluation.quantity.is_rain:
+        text += " Probabilities of sums are fractions of members."
     ratio = [drawn("Power of members / observed power", draw_spectrum_ratio(rows, styles, score="member_spectrum_ratio"))]
     pictures = [group for example in examples for group in _of_example(example, evaluation, styles)]
     yield Section("Members", text, [*pictures, ratio], legend=True)

@@ -22,7 +22,7 @@ STARTS = ("start_time", "time_start", "begin_time", "time_begin", "valid_from")
 _ENDS = ("end_time", "time_end", "stop_time", "time_stop", "valid_to", "valid_until")
 _OVER_TIME = re.compile(r"(time|period)\w*\s*:\s*(mean|sum|average)", re.IGNORECASE)  # in cell_methods
 _TIME = re.compile(r"(time|period)\w*\s*:|:\s*point", re.IGNORECASE)  # in cell_methods, also of instants: "t: point"
-_ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
+ROUNDED = 0.02  # share by which two statements of one interval may differ: 3597 s are an hour
 
 
 class Interval(NamedTuple):
@@ -63,10 +63,10 @@ def stated_interval(dataset, field: Field, times: np.ndarray, where: str) -> Int
     said = said or _implied(dataset, field, times)[0]
     if not said:
         return None
-    others = [each for each in said[1:] if abs(each.seconds - said[0].seconds) > _ROUNDED * said[0].seconds]
+    others = [each for each in said[1:] if abs(each.seconds - said[0].seconds) > ROUNDED * said[0].seconds]
     contradiction = f"{others[0].where} ({others[0].seconds:g} s)" if others else ""
     step = _step(times)
-    if said[0].is_weak and abs(said[0].seconds - step) > _ROUNDED * step:
+    if said[0].is_weak and abs(said[0].seconds - step) > ROUNDED * step:
         contradiction = f"the time step ({step:g} s)"
     return Interval(said[0].seconds, said[0].where, contradiction, said[0].is_spacing)
 
