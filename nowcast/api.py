@@ -134,7 +134,7 @@ def load(forecaster: str | os.PathLike, *, device: str = "auto") -> Net:
     from nowcast.forecasters import device_for, open_forecaster
 
     name = as_path(forecaster, "forecaster", expected=FORECASTERS)
-    opened = open_forecaster(name, device=device_for(name, device))
+    opened = open_forecaster(name, device=device_for([name], device))
     if not opened.makes_forecasts:
         raise UsageError(f"{name} is a forecast file, which cannot make new forecasts; give a run or a baseline")
     return Net(opened)

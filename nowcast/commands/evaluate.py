@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from nowcast.commands.predict import reading_for
 from nowcast.errors import UsageError
@@ -12,7 +11,7 @@ from nowcast.evaluation import pooling, score_files
 from nowcast.evaluation.evaluate import evaluate
 from nowcast.evaluation.probabilities import default_thresholds
 from nowcast.evaluation.result import Evaluation
-from nowcast.forecasters import open_forecaster, spread_runs
+from nowcast.forecasters import device_for, open_forecaster, spread_runs
 from nowcast.forecasters.baselines import BASELINES, available
 from nowcast.forecasters.forecaster import Forecaster
 from nowcast.forecasters.members.ensemble import Ensemble
@@ -23,9 +22,11 @@ from nowcast.report.folder import FILES
 from nowcast.report.sentences import seen_cases
 from nowcast.report.table import ANY_WIDTH, table
 from nowcast.runtime import distributed
-from nowcast.runtime.device import pick_device
 from nowcast.runtime.outputs import may_write
 from nowcast.runtime.streams import terminal_width
+
+if TYPE_CHECKING:
+    import torch
 
 TIMES = ("--observations", "--start", "--end", "--every")  # options that choose cases
 
@@ -96,8 +97,8 @@ def evaluate_forecasters(
     """
     if places := read_gauges(at):
         require_own_names(places)
-    where = distributed.join(pick_device(device))
-    opened = open_all(spread_runs(forecasters), device=where, variable=variable, units=units, members=members, seed=seed)
+    where = distributed.join(device_for(named := spread_runs(forecasters), device))
+    opened = open_all(named, device=where, variable=variable, units=units, members=members, seed=seed)
     if at and not any(forecaster.num_members > 1 for forecaster in opened.values()):
         raise UsageError(f"--at {at[0]}: there are no members to show at a gauge.\nGive --members 24, or files of an ensemble.")
     for forecaster in opened.values() if leads is not None else ():
@@ -107,9 +108,9 @@ def evaluate_forecasters(
     inputs = [path for record in records for path in record.paths]
     inputs += [path for forecaster in opened.values() for path in forecaster.files]
     may_write(outputs, overwrite=True, inputs=inputs, makes_folder=True)
-    options = {"selection": selection, "examples": examples, "places": places}
     thresholds = thresholds or default_thresholds(opened.values()) or records[0].quantity.thresholds
-    return replace(evaluate(opened, records, thresholds=thresholds, **options), inputs=inputs)
+    asked = {"selection": selection, "thresholds": thresholds, "examples": examples, "places": places}
+    return replace(evaluate(opened, records, **asked), inputs=inputs)
 
 
 def pooled_scores(names: Sequence[str], options: Mapping[str, object], *, outputs: Sequence[Path] = ()) -> Evaluation | None:
@@ -155,7 +156,7 @@ def scores_text(result: Evaluation, rows: list[dict], format: str) -> str:
 def open_all(
     names: Sequence[str | Forecaster],
     *,
-    device: torch.device,
+    device: "torch.device | None",
     variable: str | None = None,
     units: str | None = None,
     members: int | None = None,

@@ -50,7 +50,7 @@ def predict_files(
     folder = output.endswith("/") or Path(output).is_dir()
     if distributed.size() > 1 and not folder:
         raise UsageError(f"{distributed.size()} processes cannot write one file.\nGive a folder: --output FOLDER/")
-    where = distributed.join(device_for(forecaster, device))
+    where = distributed.join(device_for([forecaster], device))
     with distributed.in_turn():
         opened = _open(forecaster, where, leads, members, seed)
         levels = _thresholds(opened, thresholds) if probabilities else ()
@@ -80,7 +80,7 @@ def watch_folder(
     """
     if distributed.size() > 1:
         raise UsageError(f"{distributed.size()} processes cannot watch one folder: each would forecast the same; start one")
-    opened = _open(forecaster, device_for(forecaster, device), leads, members, seed)
+    opened = _open(forecaster, device_for([forecaster], device), leads, members, seed)
     levels = _thresholds(opened, thresholds) if probabilities else ()
     reading = reading_for([opened], variable, units)
     with stop_on_signals() as stop:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from nowcast.errors import UsageError
 
+PRETRAINED = "pretrained"  # name of the network that is included in the package
+
 
 class Section(BaseModel):
     """Section of a config, frozen and strict: an unknown key or a value of the wrong type is an error."""
@@ -146,7 +148,7 @@ class Training(Section):
     checkpoint_steps: int = Field(0, ge=0)
     compile: bool = False
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
-    start_from: str = ""
+    start_from: str = ""  # a checkpoint, a run folder or PRETRAINED
     loggers: Many[Literal["csv", "tensorboard", "mlflow", "wandb"]] = ("csv",)
 
     @model_validator(mode="after")

@@ -4,11 +4,11 @@ The contract that all of them implement is in forecaster.py. A new baseline is a
 """
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nowcast.config.schema import nearest_name
+from nowcast.config.schema import PRETRAINED, nearest_name
 from nowcast.errors import CheckpointError, UsageError
 from nowcast.forecasters.baselines import BASELINES, ENSEMBLES
 from nowcast.forecasters.forecast_files import ForecastFiles
@@ -28,17 +28,23 @@ OTHER_NAMES = {  # names of baselines in other programs
 }
 
 
-def device_for(name: str, asked: "str | torch.device") -> "torch.device | None":
-    """Return the device that a forecaster is opened on; None for a baseline, unless it is one of several processes.
+def device_for(names: Iterable[str | Forecaster], asked: "str | torch.device") -> "torch.device | None":
+    """Return the device that forecasters are opened on; None if they need none, unless there are several processes.
 
-    A baseline computes without torch, which takes longer to import than a baseline to forecast.
+    Baselines and forecasts in files need no torch, which takes longer to import than a baseline to forecast.
     Raises UsageError (exit 2) if there is no such device.
     """
-    if name in BASELINES | ENSEMBLES and asked in ("auto", "cpu") and distributed.size() == 1:
+    if asked in ("auto", "cpu") and distributed.size() == 1 and not any(map(_may_be_network, names)):
         return None
     from nowcast.runtime.device import pick_device
 
     return pick_device(asked)
+
+
+def _may_be_network(name: str | Forecaster) -> bool:
+    """Return whether it is the included network, or by its path a run folder or a checkpoint."""
+    is_baseline = isinstance(name, Forecaster) or name in BASELINES or name in ENSEMBLES
+    return not is_baseline and (name == PRETRAINED or not _is_of_files(Path(name)))
 
 
 def open_forecaster(
@@ -55,19 +61,15 @@ def open_forecaster(
     path = Path(name)
     if name in BASELINES or name in ENSEMBLES:
         return (BASELINES | ENSEMBLES)[name]()
-    from nowcast.forecasters.network import Network  # here, so that baselines can be used without loading torch
-    from nowcast.models.checkpoint import PRETRAINED, PRETRAINED_FILE, checkpoints, read_checkpoint
+    if name != PRETRAINED and _is_of_files(path):
+        return _open_files(name, variable, units)
+    from nowcast.forecasters.network import Network  # here, so that the others can be used without loading torch
+    from nowcast.models.checkpoint import PRETRAINED_FILE, checkpoints, read_checkpoint
 
     if name == PRETRAINED:
         return Network(read_checkpoint(name), name, device=device, files=[PRETRAINED_FILE])
-    if _is_glob(path):
-        return _open_files(name, path.absolute().parent.name, variable, units)
-    if is_netcdf_name(path.name):  # also if there is no such file, which `expand` says
-        return _open_files(path, path.stem, variable, units)
     if not path.exists():
         raise CheckpointError(f"no such run folder, checkpoint, forecast file or baseline: {name} ({_suggestion(name)})")
-    if _holds_forecasts(path):
-        return _open_files(path, path.resolve().name, variable, units)
     folder = path.resolve() if path.is_dir() else path.resolve().parent
     files = checkpoints(path) if path.is_dir() else [path]
     return Network(read_checkpoint(path), folder.name, device=device, files=files)
@@ -77,7 +79,6 @@ def _suggestion(name: str) -> str:
     """Return the name that was probably meant, or a list of all names, for a message."""
     from nowcast.models import MODELS
     from nowcast.models import OTHER_NAMES as OTHER_MODELS
-    from nowcast.models.checkpoint import PRETRAINED
 
     if (Path("runs") / name).is_dir():
         return f"did you mean runs/{name}?"
@@ -107,9 +108,22 @@ def _is_run(path: Path) -> bool:
     return path.suffix == ".safetensors" or (path.is_dir() and any(path.glob("*.safetensors")))
 
 
-def _open_files(where: str | Path, name: str, variable: str | None, units: str | None) -> ForecastFiles:
+def _is_of_files(path: Path) -> bool:
+    """Return whether it names NetCDF forecasts: a glob, a file, even if there is none, which `expand` says, or a folder."""
+    return _is_glob(path) or is_netcdf_name(path.name) or _holds_forecasts(path)
+
+
+def _open_files(where: str, variable: str | None, units: str | None) -> ForecastFiles:
     # not strict: the variable may be that of the observations
-    return ForecastFiles(read_forecast(where, variable=variable, strict=False, units=units), name, files=expand(where))
+    forecast = read_forecast(where, variable=variable, strict=False, units=units)
+    return ForecastFiles(forecast, _name_of_files(Path(where)), files=expand(where))
+
+
+def _name_of_files(path: Path) -> str:
+    """Return the name that scores give forecasts in files: that of the file, or of its folder if there are several."""
+    if _is_glob(path):
+        return path.absolute().parent.name
+    return path.stem if is_netcdf_name(path.name) else path.resolve().name
 
 
 def _is_glob(path: Path) -> bool:

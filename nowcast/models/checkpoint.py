@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from nowcast.config.schema import PRETRAINED
 from nowcast.errors import CheckpointError, MemoryLimitError
 from nowcast.runtime.memory import total_memory
 from nowcast.runtime.outputs import remove_stale, replacing, size, write_synced
@@ -26,7 +27,6 @@ from nowcast.runtime.outputs import remove_stale, replacing, size, write_synced
 FORMAT = 1  # number of this file format
 MAX_HEADER_BYTES = 16 << 20
 LONGEST_STEP, MOST_FRAMES = 366 * 86400, 1000  # s, and frames: limits of plausible numbers in a checkpoint, as in a config
-PRETRAINED = "pretrained"  # name of the network that is included in the package
 PRETRAINED_FILE = Path(__file__).resolve().parents[1] / "pretrained" / "radar.safetensors"
 BEST, LAST, PREVIOUS = "best.safetensors", "last.safetensors", "previous.safetensors"
 

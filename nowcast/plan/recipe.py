@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from nowcast import config
-from nowcast.config.schema import Data, Experiment
+from nowcast.config.schema import PRETRAINED, Data, Experiment
 from nowcast.config.toml import write_commented
 from nowcast.dataset.archive import Archive, check_alike, open_archive, open_split
 from nowcast.errors import CheckpointError, MemoryLimitError
@@ -46,7 +46,6 @@ from nowcast.training.step_cost import case_shape
 
 log = logging.getLogger(__name__)
 MEMORY_SHARE = 0.5  # share of all memory that a step may take; validation, reading and other programs need some as well
-PRETRAINED = "pretrained"
 TOO_LONG = 1.1  # ratio to the given hours from which on a warning says that even the shortest training takes longer
 
 

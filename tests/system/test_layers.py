@@ -162,20 +162,22 @@ def test_a_network_is_opened_without_the_compiler_of_torch():
     assert done.stdout == "False\n"
 
 
-def test_baselines_forecast_without_torch(tmp_path):
-    """It takes longer to import than a baseline to forecast."""
-    record = write_record(tmp_path / "radar.nc", rain(frames=6, shape=(16, 16)))
-    calls = [
-        ["predict", name, str(record), "--output", str(tmp_path / f"{name}.nc")] for name in ("persistence", "extrapolation")
-    ]
+def test_baselines_forecast_and_are_scored_without_torch(tmp_path, monkeypatch):
+    """It takes longer to import than a baseline to forecast. The last scores are those of files."""
+    monkeypatch.chdir(tmp_path)
+    write_record(tmp_path / "radar.nc", rain(frames=8, shape=(16, 16)))
+    names, chosen = ("persistence", "extrapolation"), ["--leads", "2", "--end", "2020-06-01T00:25"]
+    calls = [["predict", name, "radar.nc", "--output", f"{name}/", *chosen] for name in names]
+    calls += [["evaluate", *scored, "--observations", "radar.nc", "--leads", "2"] for scored in (names, ["extrapolation/"])]
     program = "import sys\nfrom nowcast.cli import app\n"
     program += f"for call in {calls}:\n    app(call, standalone_mode=False)\n"
-    program += f"import nowcast\nnowcast.load('extrapolation').forecast(nowcast.open_records({str(record)!r})[0])\n"
+    program += "import nowcast\nnowcast.load('extrapolation').forecast(nowcast.open_records('radar.nc')[0])\n"
     done = subprocess.run(
         [sys.executable, "-c", program + "print('torch' in sys.modules)"], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "False"
-    assert {path.stem for path in tmp_path.iterdir()} == {"radar", "persistence", "extrapolation"}
+    assert done.stdout.count("No confidence intervals") == 2
+    assert {path.stem for path in tmp_path.iterdir()} == {"radar", *names}
 
 
 @pytest.mark.parametrize("name", ["cli.py", "commands/arguments.py", "commands/completion.py"])
