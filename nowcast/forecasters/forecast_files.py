@@ -35,7 +35,7 @@ def unlike(forecasts: Forecasts, record: Record) -> str | None:
     if observed > (forecast or apart) * (1 + ROUNDED):
         field = f"{what} over {forecast:g} min" if forecast else f"rates every {apart:g} min"
         each = f"each is compared with a single field of {variable}, which has {field}"
-        return f"{record.name} holds amounts over {observed:g} min, but {each}."
+        return f"{record.name} holds {'amounts' if record.are_amounts else 'means'} over {observed:g} min, but {each}."
     return None
 
 

@@ -233,7 +233,7 @@ def _state(path: Path) -> list[int]:
 
 def _encode_shared(summary: FileSummary) -> tuple[str, str]:
     """Return what a file shares with others, as JSON: its grid apart, since files on one grid may differ in their packing."""
-    values = {name: getattr(summary, name) for name in ("institution", "sequence_length", "topics")}
+    values = {name: getattr(summary, name) for name in ("institution", "sequence_length", "topics", "mean_seconds")}
     values |= {name: (value := getattr(summary, name)) and list(value) for name in ("interval", "doubt")}
     grid = {each.name: getattr(summary.grid, each.name) for each in fields(Grid)}
     return tuple(json.dumps(part, default=_encode_numbers) for part in (values | {"field": asdict(summary.field)}, grid))

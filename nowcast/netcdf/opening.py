@@ -45,6 +45,7 @@ class FileSummary:
     """The contents of a file without its fields, read once when it is opened.
 
     interval: of an accumulation; None if not stated
+    mean_seconds: the interval of rates that are means over time, s; None for instants, and if it is not stated
     doubt: what may state the interval of an accumulation, but not clearly
     series_key: grid and quantity; files with equal keys are one series
     is_own: whether it holds forecasts that nowcast made
@@ -62,6 +63,7 @@ class FileSummary:
     is_own: bool = False
     doubt: Doubt | None = None
     topics: tuple[str, ...] = ()
+    mean_seconds: float | None = None
 
 
 class OwnOutput(DataError):
@@ -191,7 +193,8 @@ def _inspect(path: Path, variable: str | None, *, units: str | None, own_too: bo
         field = find_field(dataset, str(path), there or (variable if strict else None), has_units=units is not None)
         field = field.with_units(units, path)
         field.conversion(interval_seconds=1.0, where=str(path))  # raises for units that cannot be used
-        times = np.atleast_1d(_frame_times(dataset, field, path))
+        times, covered = _frame_times(dataset, field, path)
+        times = np.atleast_1d(times)
         interval = stated_interval(dataset, field, times, str(path)) if field.kind == "amount" else None
         if field.kind == "amount" and interval is None and says_total(dataset.variables[field.variable]):
             raise DataError(refusal(f"{path}: {field.variable}"))
@@ -201,7 +204,10 @@ def _inspect(path: Path, variable: str | None, *, units: str | None, own_too: bo
             times, length = _one_after_the_other(times, sequences), len(times)
         grid, institution = read_grid(dataset, field, str(path)), text(dataset, "institution")
         place = (grid.key, field.quantity)
-        return FileSummary(path, field, grid, place, times, interval, institution, length if sequences else 0, is_own, doubt)
+        return FileSummary(
+            path, field, grid, place, times, interval, institution, length if sequences else 0, is_own, doubt,
+            mean_seconds=covered if field.kind == "rate" else None,
+        )  # fmt: skip
 
 
 def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
@@ -210,10 +216,10 @@ def _one_after_the_other(times: np.ndarray, sequences: int) -> np.ndarray:
     return (times + np.arange(sequences)[:, None] * apart).ravel()
 
 
-def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
+def _frame_times(dataset, field: Field, path: Path) -> tuple[np.ndarray, float | None]:
     """Read the times of the frames; those of sums and means over time are the ends of their intervals, where these are stated.
 
-        returns: (frame,) datetime64[s], or a scalar
+        returns: (frame,) datetime64[s], or a scalar; and the length of these intervals, s
 
     Raises DataError (exit 3) if frames have no times, or dimensions other than time, y and x.
     """
@@ -238,9 +244,9 @@ def _frame_times(dataset, field: Field, path: Path) -> np.ndarray:
     if 0 in sizes.values():
         raise DataError(f"{path}: {field.variable} has no frames.\nExpected at least one.")
     _warn_of_forecasts(dataset, names, times, path)
-    times = at_ends(dataset, field, times, str(path), dims=tuple(sizes))[0]
+    times, covered = at_ends(dataset, field, times, str(path), dims=tuple(sizes))
     check_distinct(times, str(path))
-    return times
+    return times, covered
 
 
 def _warn_of_forecasts(dataset, names: TimeNames, times: np.ndarray, path: Path) -> None:

@@ -42,6 +42,7 @@ class File(Protocol):
     interval: Interval | None
     doubt: Doubt | None
     sequence_length: int
+    mean_seconds: float | None
 
 
 class Samples(Protocol):
@@ -87,7 +88,8 @@ def make_layouts(
         if key not in layouts:
             conversion, source = _conversion(file, key[-1] or step, zr_a, zr_b)
             unsure = file.field.kind == "amount" and (file.interval is None or file.interval.is_spacing)
-            layouts[key] = FrameLayout(file.field, conversion, file.grid.turned, file.sequence_length, source, unsure)
+            turned, length = file.grid.turned, file.sequence_length
+            layouts[key] = FrameLayout(file.field, conversion, turned, length, source, unsure, file.mean_seconds)
             conversions.setdefault(file.field, conversion)
             _warn_of_own_step(file, key[-1], step)
     _warn_of_intervals(files)
@@ -121,7 +123,7 @@ def _unscaled(field: Field) -> Field:
 
 
 def _key(file: File) -> tuple:
-    return file.field, file.interval, file.grid.turned, file.sequence_length, own_step(file)
+    return file.field, file.interval, file.mean_seconds, file.grid.turned, file.sequence_length, own_step(file)
 
 
 def own_step(file: File) -> np.timedelta64 | None:
@@ -158,12 +160,14 @@ def _warn_of_own_step(file: File, own: np.timedelta64 | None, step: np.timedelta
 
 
 def _warn_of_intervals(files: Sequence[File]) -> None:
-    """Warn, once in a folder, of files whose stated intervals differ: sums of an hour among those of five minutes."""
-    stated = {file.interval.seconds: file for file in reversed(files) if file.interval}
+    """Warn, once in a folder, of sums or means whose stated intervals differ: those of an hour among those of five minutes."""
+    covered = [(file.interval.seconds if file.interval else file.mean_seconds, file) for file in files]
+    stated = {seconds: file for seconds, file in reversed(covered) if seconds}
     if not stated or max(stated) <= (1 + ROUNDED) * min(stated):
         return
     (least, one), (most, other) = ((each, stated[each]) for each in (min(stated), max(stated)))
-    said = f"{one.field.variable} is summed over {least:g} s, but {other.field.variable} in {other.path.name} over {most:g} s"
+    what = f"is {'summed' if one.interval else 'a mean'} over"
+    said = f"{one.field.variable} {what} {least:g} s, but {other.field.variable} in {other.path.name} over {most:g} s"
     warn_once(one.path, f"{said}. Different products belong in folders of their own")
 
 

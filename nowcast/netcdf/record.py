@@ -45,7 +45,13 @@ class FrameLayout:
     turned: tuple[bool, bool]
     sequence_length: int
     interval_source: str = ""  # where the interval of an amount is stated
-    may_be_total: bool = dataclasses.field(default=False, repr=False)  # not in `Record.digest`
+    may_be_total: bool = dataclasses.field(default=False, repr=False)  # not in `Record.digest`, as the next one
+    mean_seconds: float | None = dataclasses.field(default=None, repr=False)  # the interval of rates that are means, s
+
+    @property
+    def interval_seconds(self) -> float | None:
+        """The interval of amounts and means, s; None for instants."""
+        return self.conversion.interval_seconds or self.mean_seconds
 
     def selections(self, frame: int, count: int) -> list[dict[str, slice]]:
         """Return the slice of each dimension for `count` frames from `frame` on: one selection, or one per sequence."""
@@ -97,8 +103,13 @@ class Record:
 
     @property
     def interval_seconds(self) -> float | None:
-        """Return the shortest interval that amounts of the record cover, s; None if some are rates or reflectivity."""
-        return min((each.conversion.interval_seconds or 0 for each in self.layouts), default=0) or None
+        """Return the shortest interval that amounts and means of the record cover, s; None if some frames are instants."""
+        return min((each.interval_seconds or 0 for each in self.layouts), default=0) or None
+
+    @property
+    def are_amounts(self) -> bool:
+        """Return whether frames are amounts, in any of the files."""
+        return any(layout.conversion.interval_seconds for layout in self.layouts)
 
     @property
     def is_reflectivity(self) -> bool:

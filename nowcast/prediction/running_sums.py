@@ -12,7 +12,7 @@ _MINUTE = np.timedelta64(60, "s")
 
 
 def covered(step: np.timedelta64, interval_seconds: float | None) -> np.timedelta64:
-    """Return the time that a frame stands for in sums: the time step, or the interval of amounts that overlap.
+    """Return the time that a frame stands for in sums: the time step, or the interval of amounts and means that overlap.
 
     interval_seconds: of amounts and means, s; None of instants
     """
@@ -22,10 +22,10 @@ def covered(step: np.timedelta64, interval_seconds: float | None) -> np.timedelt
 
 
 def overlap(record: Record, step: np.timedelta64) -> str | None:
-    """Return a warning if amounts of a record cover more than the time step of its forecasts, whose sums are then no sums."""
+    """Return a warning if amounts or means of a record cover more than the time step of forecasts, whose sums are no sums."""
     if (each := covered(step, record.interval_seconds)) == step or np.isnat(step):
         return None
-    held = f"holds amounts over {each / _MINUTE:g} min, one every {step / _MINUTE:g} min"
+    held = f"holds {'amounts' if record.are_amounts else 'means'} over {each / _MINUTE:g} min, one every {step / _MINUTE:g} min"
     return f"{record.name} {held}: they overlap, so that sums of several frames are not the rain of their time"
 
 
@@ -33,7 +33,7 @@ def check_sums(minutes: Sequence[int], step: np.timedelta64, each: np.timedelta6
     """Raise UsageError (exit 2) for minutes that are no multiple of `each`, the time that a frame stands for."""
     for length in minutes:
         if np.isnat(each) or (length * _MINUTE) % each:
-            what = "the time step" if np.isnat(each) or each == step else "the interval of the amounts"
+            what = "the time step" if np.isnat(each) or each == step else "the interval of the frames"
             given = "unknown" if np.isnat(each) else f"{each / _MINUTE:g} minutes"
             raise UsageError(f"--sums {length}: {what} of {name} is {given}.\nExpected a multiple of it.")
 

@@ -138,13 +138,26 @@ def test_sums_are_missing_where_frames_are_however_evenly():
     np.testing.assert_allclose(sums[:, 1], [np.nan] * 11 + [6, 6] + [np.nan] * 6)
 
 
-def test_amounts_that_overlap_are_not_counted_twice(record):
+def write_hourly(path, hourly, times, kind):
+    """Write hourly sums as amounts in mm, or as rates in mm/h that time bounds make means."""
+    fields = np.broadcast_to(hourly[:, None, None], (len(hourly), 16, 20))
+    if kind == "amounts":
+        named = {"units": "mm", "standard_name": "lwe_thickness_of_precipitation_amount"}
+        write_record(path, fields, times=times, cell_methods="time: sum over 60 minutes", **named)
+        return
+    write_record(path, fields, times=times, cell_methods="time: mean")
+    with netCDF4.Dataset(path, "a") as file:
+        file.createDimension("nv", 2)
+        file["time"].bounds = "time_bnds"
+        file.createVariable("time_bnds", "i4", ("time", "nv"))[:] = file["time"][:][:, None] - [3600, 0]
+
+
+@pytest.mark.parametrize("kind", ["amounts", "means"])
+def test_amounts_and_means_that_overlap_are_not_counted_twice(record, kind):
     fell = np.random.default_rng(0).integers(0, 5, 36).astype(np.float32)  # mm in each 10 minutes of six hours
     hourly = np.convolve(fell, np.ones(6))[5:36]  # the sums of an hour, every 10 minutes from the first hour on
     times = START + np.arange(6, 37) * np.timedelta64(600, "s")
-    named = {"units": "mm", "standard_name": "lwe_thickness_of_precipitation_amount"}
-    fields = np.broadcast_to(hourly[:, None, None], (31, 16, 20))
-    write_record("hours.nc", fields, times=times, cell_methods="time: sum over 60 minutes", **named)
+    write_hourly("hours.nc", hourly, times, kind)
     given = "hours.nc", "--at", place_of(record, 3, 15), "--output", "a.csv"
     code, _, err = command("series", *given, "--sums", "60,120")
     assert code == 0, err
@@ -152,9 +165,9 @@ def test_amounts_that_overlap_are_not_counted_twice(record):
     np.testing.assert_allclose(found[0], hourly, rtol=1e-4)
     np.testing.assert_allclose(found[1], [np.nan] * 6 + [fell[n - 6 : n + 6].sum() for n in range(6, 31)], rtol=1e-4)
     code, _, err = command("series", *given, "--sums", "30", "--overwrite")
-    says = "--sums 30: the interval of the amounts of hours is 60 minutes.\nExpected a multiple of it."
+    says = "--sums 30: the interval of the frames of hours is 60 minutes.\nExpected a multiple of it."
     assert (code, says in err) == (2, True), err
-    says = "hours holds amounts over 60 min, one every 10 min: they overlap, so that sums of several frames are not the rain of"
+    says = f"hours holds {kind} over 60 min, one every 10 min: they overlap, so that sums of several frames are not the rain of"
     for sums in (("--sums", "60"), ()):
         code, _, err = command("predict", "persistence", "hours.nc", *sums, "--output", "f.nc", "--overwrite")
         assert (code, says in err) == (0, bool(sums)), err
