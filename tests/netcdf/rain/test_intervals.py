@@ -204,20 +204,6 @@ def test_sums_over_different_intervals_in_a_folder_are_told(tmp_path, caplog):
     assert caplog.messages == [f"{tmp_path / '0.nc'}: {said}. Different products belong in folders of their own"]
 
 
-def test_means_over_different_intervals_in_a_folder_are_told(tmp_path, caplog):
-    for day, seconds in enumerate((300, 301, 3600)):
-        times = np.datetime64(f"2020-06-0{day + 1}") + np.arange(0, 30, 5) * np.timedelta64(60, "s")
-        write_record(tmp_path / f"{day}.nc", np.ones((6, 3, 4)), times=times, cell_methods="time: mean")
-        with edit(tmp_path / f"{day}.nc") as file:
-            file.createDimension("nv", 2)
-            file.createVariable("time_bnds", "i4", ("time", "nv"))[:] = file["time"][:][:, None] - [seconds, 0]
-        record = open_one(tmp_path)
-        assert record.interval_seconds == 300
-        assert len(caplog.messages) == (day == 2)
-    said = "rainfall_rate is a mean over 300 s, but rainfall_rate in 2.nc over 3600 s"
-    assert caplog.messages == [f"{tmp_path / '0.nc'}: {said}. Different products belong in folders of their own"]
-
-
 def test_single_frames_between_files_of_many_are_no_other_time_step(tmp_path, caplog):
     for day in range(4):
         spaced(tmp_path / f"{day}a.nc", [0], start=f"2020-06-0{day + 1}T00:00:00")

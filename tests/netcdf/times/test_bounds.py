@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from makers.stored import edit, open_one, read_one, write
+from makers.stored import START, edit, open_one, read_one, write
 
 RATES = np.arange(72, dtype=np.float32).reshape(3, 4, 6) / 4  # mm/h, (time, y, x)
 LATER = (
@@ -109,3 +109,13 @@ def test_one_start_and_end_for_one_frame_are_its_interval(tmp_path):
             file.createVariable(name, "i4").units = file["time"].units
             file[name][...] = file["time"][0] - before
     np.testing.assert_allclose(read_one(path), RATES[:1] * 4, rtol=1e-6)
+
+
+def test_means_over_different_intervals_in_a_folder_are_told(tmp_path, caplog):
+    for day, minutes in enumerate((5, 301 / 60, 60)):
+        path = write(tmp_path / f"{day}.nc", RATES, times=START + 86400 * day + 300 * np.arange(3), cell_methods="time: mean")
+        add_bounds(path, -minutes, 0)
+        assert open_one(tmp_path).interval_seconds == 300
+        assert len(caplog.messages) == (day == 2)
+    said = "rr is a mean over 300 s, but rr in 2.nc over 3600 s"
+    assert caplog.messages == [f"{tmp_path / '0.nc'}: {said}. Different products belong in folders of their own"]
