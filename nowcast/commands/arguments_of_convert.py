@@ -16,6 +16,7 @@ class InputFormat(StrEnum):
     odim = "odim"
     knmi = "knmi"
     radolan = "radolan"
+    nimrod = "nimrod"
     mrms = "mrms"
     mch_gif = "mch-gif"
     fmi_pgm = "fmi-pgm"

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PERIODS = {"day": "%Y%m%d", "month": "%Y%m", "file": ""}
 _RECENT, _CHOSEN = 20, 2000  # frames and multiples that a watch remembers for each series
 _MOST_UNKNOWN = np.timedelta64(30, "s")  # largest offset from a multiple while the time step is unknown
-_SUFFIXES = r"(\.(gz|bz2|xz|h5|hdf5?|nc|grib2?|grb2?|bin|gif|png|pgm|npz|tiff?|zarr))+$"
+_SUFFIXES = r"(\.(gz|bz2|xz|h5|hdf5?|nc|grib2?|grb2?|bin|gif|png|pgm|npz|tiff?|zarr|dat))+$"
 
 
 class KeptFrames:

@@ -19,6 +19,7 @@ _SEARCHED = 1 << 22  # bytes of an HDF5 file in which names of groups are search
 _MOST_BYTES = 1 << 31  # of a decompressed file
 _BLOCK = 1 << 20
 RADOLAN = re.compile(rb"[A-Z]{2}\d{6}\d{5}\d{4}BY")  # product, day, hour, minute, station, month, year, length
+NIMROD = b"\0\0\2\0"  # length of a header, before and after it
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ FORMATS = {
     "odim": Format("ODIM HDF5", "odim"),
     "knmi": Format("KNMI HDF5", "knmi"),
     "radolan": Format("RADOLAN", "radolan"),
+    "nimrod": Format("Nimrod", "nimrod"),
     "mrms": Format("GRIB", "grib.reader"),
     "mch-gif": Format("MeteoSwiss GIF", "mch_gif"),
     "fmi-pgm": Format("FMI PGM", "fmi_pgm"),
@@ -43,7 +45,7 @@ FORMATS = {
     "zarr": Format("Zarr", "arrays"),
     "netcdf": Format("NetCDF", "arrays"),
 }
-READ_COMPRESSED = ("radolan", "mrms", "fmi-pgm")
+READ_COMPRESSED = ("radolan", "nimrod", "mrms", "fmi-pgm")
 BESIDE = "coordinates"  # a file of coordinates that belongs to another file; it has no fields
 ARCHIVE = "tar or zip"  # a file that contains other files
 _NPZ = {b"data.npy": "meteonet", b"lats.npy": BESIDE, b"lons.npy": BESIDE}  # by the name of the first member
@@ -90,6 +92,8 @@ def format_in(file: BinaryIO) -> str | None:
         return _NPZ.get(start[30:38], ARCHIVE)
     if RADOLAN.match(start):
         return "radolan"
+    if start[:4] == NIMROD == start[516:520]:
+        return "nimrod"
     return "mrms" if b"GRIB" in start[:256] else ARCHIVE if kind_of(start) else None  # GRIB may follow a WMO bulletin header
 
 

@@ -4,6 +4,7 @@ import datetime
 import gzip
 import io
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 
@@ -101,6 +102,30 @@ def radolan_bytes(field, *, minutes=0, product="RY", precision=-2, interval="   
 def write_radolan(path, field, **options):
     """Write a RADOLAN file, compressed if its name ends in .gz."""
     data = radolan_bytes(field, **options)
+    Path(path).write_bytes(gzip.compress(data, 1, mtime=0) if str(path).endswith(".gz") else data)
+    return Path(path)
+
+
+def nimrod_field(values, *, minutes=0, data_time=0, kind=(1, 2), units="mm/h*32", title="Rainfall rate Composite", code=213,
+                 period=0, seconds=0, corner=0, map=0, origin=(49.0, -2.0, 400e3, -100e3), scale=0.9996, ellipsoid=0, member=-1,
+                 north=1_549_500.0, west=-404_500.0, step=1000.0, missing=-1) -> bytes:  # fmt: skip
+    """Return a field of a Nimrod file: stored values (y, x), row 0 northernmost; data_time: minutes before the valid time."""
+    valid, analysed = stamp(minutes), stamp(minutes - data_time)
+    times = [*valid.timetuple()[:6], *analysed.timetuple()[:5]]
+    integers = [*times, *kind, -32767, map, *values.shape, 2, code, 0, -32767, 17, 51]
+    integers += [corner, missing, period, -32767, ellipsoid, member, 0, 0]
+    numbers = [9999.0, -32767.0, north, step, west, step, float(missing), 1.0, 0.0, 0.0, 0.0, *origin, scale]
+    header = struct.pack(">31h", *integers) + struct.pack(">28f", *numbers, *[-32767.0] * (28 - len(numbers)))
+    header += struct.pack(">45f", *[-32767.0] * 45)
+    header += b"".join(text.encode().ljust(size) for text, size in ((units, 8), ("Radarnet", 24), (title, 24)))
+    header += struct.pack(">51h", *[0] * 49, seconds, 0)
+    stored = values.astype({(0, 4): ">f4", (1, 1): "i1", (1, 2): ">i2", (1, 4): ">i4", (2, 1): "i1"}[kind]).tobytes()
+    return b"".join(struct.pack(">l", len(part)) + part + struct.pack(">l", len(part)) for part in (header, stored))
+
+
+def write_nimrod(path, *fields):
+    """Write a Nimrod file of fields, which are bytes, compressed if its name ends in .gz."""
+    data = b"".join(fields)
     Path(path).write_bytes(gzip.compress(data, 1, mtime=0) if str(path).endswith(".gz") else data)
     return Path(path)
 
