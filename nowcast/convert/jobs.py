@@ -124,18 +124,37 @@ def plan(scanned: Sequence[Scanned], output: Path, request: Request, *, quiet: b
     windows = _windows({each.series.key: each.series for _, each in observed}, request.box)
     inside = [(source, each) for source, each in observed if each.series.key in windows]
     groups: dict[tuple, dict[np.datetime64, tuple[Input, Original]]] = defaultdict(dict)
-    num_equal = 0
+    equal = []
     for source, each in _near_multiples(inside, request, quiet=quiet):
         moment = each.time.astype("datetime64[s]").item()
         period_or_path = str(source.path) if request.per == "file" else moment.strftime(PERIODS[request.per])
         fields = groups[period_or_path, each.series.key]
-        num_equal += each.time in fields
+        if each.time in fields:
+            equal.append(fields[each.time])
+            _check_variants(*fields[each.time], source, each)
         fields[each.time] = source, each
-    if num_equal:
-        log.warning("left out %d fields because another file has the same time; the last file in order is used", num_equal)
+    if equal:
+        log.warning(
+            "left out %s because another of its series has the same time, the first of them of %s in %s; the last in the order "
+            "of files is used",
+            counted(len(equal), "field"), equal[0][1].time, equal[0][0].path,
+        )  # fmt: skip
     states = {result.input: result.state for result in scanned}
     jobs = [_job(output, groups, group, request, windows, states) for group in groups]
     return _with_different_names(sorted(jobs, key=lambda job: job.path.name))
+
+
+def _check_variants(source: Input, field: Original, other_source: Input, other: Original) -> None:
+    """Raise DataError (exit 3) if two fields of one time are no copies: they are at different levels, or of two members."""
+    if field.variant == other.variant:
+        return
+    own, others = (",".join(part for part in one if part not in two) for one, two in (
+        (field.variant, other.variant), (other.variant, field.variant)))  # fmt: skip
+    product = field.series.product
+    raise DataError(
+        f"{source.path} and {other_source.path} have {product} for {field.time}, of {own or 'none'} and {others or 'none'}.\n"
+        f"Choose one with --variable, such as {product.partition('@')[0]}@{own or others}."
+    )
 
 
 def _observed(scanned: Sequence[Scanned]) -> list[Scanned]:

@@ -58,6 +58,7 @@ class Original:
 
     forecast: lead time, minutes; None for observations and analyses
     bounds: start and end of the interval of a sum, if the file states them; else it ends at the valid time
+    variant: what else the file states of it, such as its level; fields of one time that differ in it are no copies
     """
 
     time: np.datetime64
@@ -65,6 +66,7 @@ class Original:
     series: Series
     forecast: float | None = None
     bounds: tuple[np.datetime64, np.datetime64] | None = None
+    variant: tuple[str, ...] = ()
 
     @property
     def span(self) -> tuple[np.datetime64, np.datetime64] | None:

@@ -315,7 +315,7 @@ def test_of_two_files_of_one_time_the_last_counts(tmp_path):
     write_odim(tmp_path / "b.h5", counts(seed=1))
     code, out, err = command("convert", tmp_path / "a.h5", tmp_path / "b.h5", "--output", tmp_path / "out")
     assert code == 0
-    assert "left out 1 fields because another file has the same time" in err
+    assert "left out 1 field because another of its series has the same time" in err
     np.testing.assert_allclose(open_records(out.split())[0].read([0])[0], counts(seed=1) * 0.1, rtol=1e-6)
 
 

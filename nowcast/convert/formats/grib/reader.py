@@ -14,6 +14,7 @@ import numpy as np
 from nowcast.convert.formats.grib.messages import Message, messages_of
 from nowcast.convert.formats.grib.place import place_of
 from nowcast.convert.formats.grib.times import minutes_ahead, minutes_of_sums, start_of_total, time_of
+from nowcast.convert.formats.grib.variants import check_alone, is_wanted, variant_of
 from nowcast.convert.original import FLOAT_FILL, Options, Original, Series, check_size
 from nowcast.convert.units import UnitConversion, conversion_of
 from nowcast.errors import DataError
@@ -44,33 +45,40 @@ def scan(path: Path, options: Options) -> list[Original]:
 
     Several totals since the same time count as forecasts of a model, unless the file states that they were observed.
 
-    Raises DataError (exit 3) for a file without such fields, with several parameters, or on an unsupported grid.
+    Raises DataError (exit 3) for a file without such fields, with several parameters, with several levels or members for one
+    time, or on an unsupported grid.
     """
     originals, parameters, totals_since = [], {}, defaultdict(set)
+    wanted, _, choice = (options.variable or "").partition("@")
     for number, message in messages_of(path):
         name, units = _parameter(message)
-        parameters[name] = None
-        if options.variable not in (None, name) or (units is None and not options.units):
+        variant = variant_of(message, minutes_of_sums(message))
+        parameters[f"{name}@{variant[0]}" if choice else name] = None
+        if wanted not in ("", name) or (units is None and not options.units) or not is_wanted(variant, choice):
             continue
         conversion = _conversion(message, name, options.units or units, path)
         place, _ = place_of(message, path)
+        name = f"{name}@{choice}" if choice else name
         about = (
             ("title", f"GRIB {name}"),
             ("institution", _institution(message)),
             ("source", f"GRIB edition {message.number('edition')}, {name}"),
         )
         series = Series(name, place, _storage(message, conversion), conversion.interval, about)
-        originals.append(Original(time_of(message, path), number, series, minutes_ahead(message)))
+        originals.append(Original(time_of(message, path), number, series, minutes_ahead(message), variant=variant))
         if since := start_of_total(message):
             totals_since[since].add(number)
     if not originals:
         seen = ", ".join(list(parameters)[:8]) or "no message"
-        raise DataError(f"{path} holds {seen}, but no known precipitation.\nChoose one with --variable and --units.")
+        raise DataError(
+            f"{path} holds {seen}, but no {options.variable or 'known precipitation'}.\nChoose one with --variable and --units."
+        )
     totals = set().union(*(numbers for numbers in totals_since.values() if len(numbers) > 1))
     originals = [replace(each, forecast=each.series.interval) if each.number in totals else each for each in originals]
     names = list(dict.fromkeys(each.series.product for each in originals if each.forecast is None))
     if len(names) > 1:
         raise DataError(f"{path} holds several precipitation parameters: {', '.join(names)}.\nChoose one with --variable.")
+    check_alone(originals, path)
     return originals
 
 
