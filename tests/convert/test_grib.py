@@ -114,6 +114,23 @@ def test_sums_of_edition_2_end_at_a_second(tmp_path, second, step, seconds):
     assert (original.time, original.series.interval) == (START + np.timedelta64(seconds, "s"), step / 60)
 
 
+@pytest.mark.parametrize("increment", [1, 2])
+@pytest.mark.parametrize(("hour", "end"), [(1, 60), (0, 0), (3, None), (23, None)])
+def test_the_stated_end_of_an_interval_agrees_with_its_length(tmp_path, caplog, increment, hour, end):
+    """With increment 1, as of observations, ecCodes has no step: such sums ended at their start."""
+    keys = {"stepRange": "0-1", PROCESS: 8, "hourOfEndOfOverallTimeInterval": hour, "typeOfTimeIncrement": increment}
+    (tmp_path / "a.grib2").write_bytes(message(**SUM, **keys))
+    if end is None:
+        says = f"60 minutes from 2020-06-01T00:00:00, which is said to end at 2020-06-01T{hour:02d}:00:00"
+        with pytest.raises(DataError, match=says):
+            reader.scan(tmp_path / "a.grib2", Options())
+        return
+    (original,) = reader.scan(tmp_path / "a.grib2", Options())
+    end = START + np.timedelta64(end, "m")
+    assert (original.time, original.series.interval, original.span) == (end, 60, (end - np.timedelta64(60, "m"), end))
+    assert ("ends where it is said to start" in caplog.text) == (hour == 0)
+
+
 def test_totals_since_one_time_are_a_model_run(tmp_path):
     """A run of a model in edition 1: totals of one, two and three hours, of which nothing says that they are forecasts."""
     (tmp_path / "a.grib").write_bytes(b"".join(edition1(timeRangeIndicator=4, P1=0, P2=end) for end in (1, 2, 3)))

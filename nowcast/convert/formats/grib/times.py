@@ -11,6 +11,7 @@ import numpy as np
 
 from nowcast.convert.formats.grib.messages import Message
 from nowcast.errors import DataError
+from nowcast.runtime.log_lines import warn_once
 
 _UNITS_OF_TIME = {0: 1.0, 1: 60.0, 2: 1440.0, 10: 180.0, 11: 360.0, 12: 720.0, 13: 1 / 60}  # code table 4.4: minutes
 _UNITS_IN_EDITION_1 = _UNITS_OF_TIME | {13: 15.0, 14: 30.0, 254: 1 / 60}  # code table 4 of edition 1: minutes
@@ -19,16 +20,48 @@ _UNITS_OF_STEPS = {"s": 1 / 60, "m": 1.0, "h": 60.0, "D": 1440.0}  # minutes
 _OBSERVED, _FORECAST, _NOWCAST = {0, 8, 12, 16, 17}, {2, 3, 4, 5, 10, 11, 13, 15}, 14
 # type of processed data: observations of satellites and radars; forecasts
 _OBSERVED_DATA, _FORECAST_DATA = {6, 7}, {1, 3, 4, 5, 8}
+_PARTS = ("year", "month", "day", "hour", "minute", "second")
+_ROUNDED = np.timedelta64(60, "s")  # an interval's end that is stated in whole minutes differs by less
 _TYPES_OF_FORECASTS = {9, 10, 11}  # ECMWF's types in edition 1: forecast, control and perturbed forecast
 
 
 def time_of(message: Message, path: Path) -> np.datetime64:
-    start = _moment(message, "dataDate", "dataTime", path)  # first: ecCodes accepts invalid dates in validityDate
+    """Return the valid time of a field, at the end of its interval if it has one.
+
+    Raises DataError (exit 3) for an invalid date, and for an interval whose stated end disagrees with its length.
+    """
+    start = _moment(message, "dataDate", "dataTime", path) + _seconds(int(message.number("second", 0) or 0))
     first, last = _steps(message)
-    seconds = round(60 * last) + int(message.number("second", 0) or 0)
-    if message.number("edition") == 1 or (first, last) == (0, 0):
-        return start + np.timedelta64(seconds, "s")
-    return _moment(message, "validityDate", "validityTime", path) + np.timedelta64(seconds % 60, "s")  # which lacks the seconds
+    stated = _stated_end(message) if message.number("edition") == 2 else None
+    if stated is None:
+        return start + _seconds(60 * last)
+    length = message.number("lengthOfTimeRange") * _UNITS_OF_TIME.get(message.number("indicatorOfUnitForTimeRange"), 0)
+    if not length or message.number("numberOfTimeRange") != 1:
+        return stated
+    begin = start + _seconds(60 * first)
+    end = begin + _seconds(60 * length)
+    if abs(stated - end) < _ROUNDED:  # the computed one has the seconds, which some writers omit
+        return end
+    if abs(stated - begin) < _ROUNDED:
+        warn_once(path, f"the interval of {length:g} minutes ends where it is said to start, at {begin}: taken as that before")
+        return begin
+    raise DataError(
+        f"{path} has an interval of {length:g} minutes from {begin}, which is said to end at {stated}.\n"
+        f"Expected its end at {end}."
+    )
+
+
+def _stated_end(message: Message) -> np.datetime64 | None:
+    """Return the end of the interval of a message of edition 2; None if it has none, or no valid date there."""
+    try:
+        numbers = (int(message.number(f"{part}OfEndOfOverallTimeInterval")) for part in _PARTS)
+        return np.datetime64(datetime(*numbers), "s")
+    except (TypeError, ValueError):
+        return None
+
+
+def _seconds(number: float) -> np.timedelta64:
+    return np.timedelta64(round(number), "s")
 
 
 def _moment(message: Message, day: str, clock: str, path: Path) -> np.datetime64:
