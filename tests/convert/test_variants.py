@@ -1,9 +1,9 @@
-"""Several fields of one parameter for one time: levels, members, parameters of one name; one is chosen, or all are refused."""
+"""Several fields of one parameter and time, as of levels or members: one is chosen, all are refused, or a warning is given."""
 
 import numpy as np
 import pytest
 from makers import command, expect
-from makers.originals import counts, grib_message
+from makers.originals import counts, grib_message, write_odim
 
 from nowcast.netcdf.opening import open_records
 
@@ -85,3 +85,26 @@ def test_copies_of_a_field_in_one_file_are_said(tmp_path):
     code, out, err = command("convert", tmp_path / "a.grib2", "--output", tmp_path / "out")
     assert (code, "left out 1 field because another of its series has the same time" in err) == (0, True)
     np.testing.assert_allclose(open_records(out.split())[0].read([0])[0], 2 * FIELD, atol=3e-4)
+
+
+@pytest.mark.parametrize("second", ["dataset2/data1", "dataset1/data2"])
+def test_of_several_odim_fields_the_first_is_taken_with_a_warning(tmp_path, second):
+    h5py = pytest.importorskip("h5py")
+    path = write_odim(tmp_path / "a.h5", counts())
+    with h5py.File(path, "a") as file:
+        dataset = second.partition("/")[0]
+        if dataset == "dataset2":
+            file.copy("dataset1", "dataset2")
+            file["dataset2/what"].attrs.update({"product": np.bytes_("PCAPPI"), "prodpar": 1000.0})
+        else:
+            file.copy("dataset1/data1", second)
+        file[second]["data"][...] = counts() + 1
+    code, out, err = command("convert", path, "--output", tmp_path / "first")
+    stated = " (PCAPPI 1000.0)" if dataset == "dataset2" else ""
+    says = f"has RATE in dataset1/data1 and in {second}{stated} for one time: the first is taken; choose with --variable, "
+    assert (code, f"{says}such as RATE@{second}" in err) == (0, True), err
+    np.testing.assert_allclose(open_records(out.split())[0].read([0])[0], counts() * 0.1, rtol=1e-6)
+    code, out, err = command("convert", path, "--output", tmp_path / "second", "--variable", f"RATE@{second}")
+    assert (code, "one time" in err) == (0, False)
+    np.testing.assert_allclose(open_records(out.split())[0].read([0])[0], (counts() + 1) * 0.1, rtol=1e-6)
+    expect(3, "convert", path, "--output", tmp_path / "none", "--variable", "RATE@dataset7", says="Expected RATE@dataset7")

@@ -5,6 +5,7 @@ from data1, else from its dataset, else from the root. The valid time is the nom
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nowcast.convert.formats.hdf5 import attribute, field_of, number, opened
 from nowcast.convert.original import Encoding, Options, Original, Series, check_size, per_hour
 from nowcast.convert.place import Place, place_from_corners
 from nowcast.errors import DataError
+from nowcast.runtime.log_lines import warn_once
 
 WHAT = "ODIM HDF5"
 _QUANTITIES = ("RATE", "ACRR", "DBZH", "TH", "DBZ")  # in order of preference
@@ -25,6 +27,8 @@ _POLAR = {"PVOL", "SCAN", "RAY", "AZIM", "ELEV"}
 
 def scan(path: Path, options: Options) -> list[Original]:
     """Return the fields of a file, one per interval: of the quantity in the options, or the first of RATE, ACRR, DBZH and TH.
+
+    A quantity such as DBZH@dataset2 names its dataset too; else the first of several is taken, with a warning.
 
     Raises DataError (exit 3) for a polar volume, and for a file without such a field, time, projection or corners.
     """
@@ -38,9 +42,11 @@ def scan(path: Path, options: Options) -> list[Original]:
             conventions = attribute(file, "Conventions") or "ODIM_H5"
             title = ("title", f"Radar composite, {quantity}")
             about = (title, ("institution", source), ("source", f"{conventions} {quantity}"))
-            series = Series(quantity, place, encoding.storage, interval, about)
-            originals.append(Original(time, position, series, _minutes_ahead(file, dataset, path)))
-        return _one_of_each(originals)
+            _, _, chosen = (options.variable or "").partition("@")
+            series = Series(f"{quantity}@{chosen}" if chosen else quantity, place, encoding.storage, interval, about)
+            variant = (_described(data, dataset),)
+            originals.append(Original(time, position, series, _minutes_ahead(file, dataset, path), variant=variant))
+        return _one_of_each(originals, path)
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
@@ -64,19 +70,35 @@ def _find(file, path: Path, wanted: str | None) -> list[tuple]:
         for data in _numbered(dataset, "data"):
             quantity = _attribute(file, dataset, data, "quantity")
             fields.setdefault(str(quantity), []).append((data, dataset))
+            fields.setdefault(f"{quantity}@{data.name.strip('/')}", []).append((data, dataset))
+            fields.setdefault(f"{quantity}@{dataset.name.strip('/')}", []).append((data, dataset))
     for quantity in (wanted,) if wanted else _QUANTITIES:
         if quantity in fields:
             times = {_moment([each.get("what")], "end", path) for _, each in fields[quantity]} - {None}
             if len(times) > 1:
                 raise DataError(f"{path} has {quantity} for {len(times)} times.\nExpected one file per time.")
             return fields[quantity]
-    has = ", ".join(fields) or "no fields"
+    has = ", ".join(name for name in fields if ("@" in name) == ("/" in name)) or "no fields"
     raise DataError(f"{path} has {has}.\nExpected {wanted or 'one of ' + ', '.join(_QUANTITIES)}; --variable chooses another.")
 
 
-def _one_of_each(originals: Sequence[Original]) -> list[Original]:
-    """Return the first field of each time and series; others are at another level, or processed in another way."""
-    return list({(each.time, each.series.key): each for each in reversed(originals)}.values())[::-1]
+def _one_of_each(originals: Sequence[Original], path: Path) -> list[Original]:
+    """Return the first field of each time and series; warn of others: they are of another level, or another processing."""
+    kept: dict[tuple, Original] = {}
+    for each in originals:
+        first = kept.setdefault((each.time, each.series.key), each)
+        if first is not each:
+            quantity, taken, other = each.series.product, first.variant[0], each.variant[0]
+            said = f"has {quantity} in {taken} and in {other} for one time: the first is taken"
+            warn_once(path, f"{said}; choose with --variable, such as {quantity}@{other.split()[0]}")
+    return [replace(each, variant=()) for each in kept.values()]
+
+
+def _described(data, dataset) -> str:
+    """Return the name of a field, with its product and the parameter of that, such as `dataset2/data1 (PCAPPI 1000)`."""
+    product, parameter = (attribute(dataset.get("what"), name) for name in ("product", "prodpar"))
+    stated = " ".join(str(value)[:40] for value in (product, parameter) if value is not None)
+    return data.name.strip("/") + (f" ({stated})" if stated else "")
 
 
 def _minutes_ahead(file, dataset, path: Path) -> float | None:
