@@ -108,3 +108,13 @@ def test_of_several_odim_fields_the_first_is_taken_with_a_warning(tmp_path, seco
     assert (code, "one time" in err) == (0, False)
     np.testing.assert_allclose(open_records(out.split())[0].read([0])[0], (counts() + 1) * 0.1, rtol=1e-6)
     expect(3, "convert", path, "--output", tmp_path / "none", "--variable", "RATE@dataset7", says="Expected RATE@dataset7")
+
+
+@pytest.mark.parametrize(("template", "keys", "holds"), [
+    (5, {}, "probability"), (9, {"stepRange": "0-1"}, "probability"), (2, {"derivedForecast": 4}, "spread"),
+])  # fmt: skip
+def test_a_probability_or_a_spread_of_rain_is_no_rain(tmp_path, template, keys, holds):
+    """Probabilities of more than some rain have the parameter of the rain."""
+    keys = {"parameterCategory": 1, "parameterNumber": 8, "typeOfGeneratingProcess": 8} | keys
+    (tmp_path / "a.grib2").write_bytes(message(productDefinitionTemplateNumber=template, **keys))
+    expect(3, "convert", tmp_path / "a.grib2", "--output", tmp_path / "out", says=f"_{holds}, but no known precipitation")

@@ -33,6 +33,7 @@ _PARAMETERS = {
 _RATE = "kg m-2 s-1"
 _SUMS_OF_RATES = {"prate": "tp", "tprate": "tp", "rprate": "tirf"}  # accumulated rates are sums, with ecCodes' names
 _ACCUMULATION, _OTHER_STATISTICS = 1, {2, 3, 5, 6}  # code table 4.10; maximum, minimum, root mean square, standard deviation
+_SPREADS = {2, 3, 4, 5, 7}  # code table 4.7: standard deviations, spread, large anomaly index, interquartile range
 _SHORT_NAMES = {"prate": "kg m-2 s-1", "tprate": "kg m-2 s-1", "crr": "kg m-2 s-1", "tp": None, "refc": "dBZ", "refd": "dBZ"}
 _SUMS = {"_15M": 15.0, "_01H": 60.0}  # accumulation interval of MRMS sums, minutes, by a part of their names
 _LOGARITHMIC = "grid_simple_log_preprocessing"
@@ -97,6 +98,8 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
 
 def _parameter(message: Message) -> tuple[str, str | None]:
     """Return the name of the parameter, and its units; None if it is not precipitation."""
+    if (other := _statistic(message)) is not None:
+        return f"{message.text('shortName') or 'unknown'}_{other}", None
     code = tuple(message.number(key, -1) for key in ("discipline", "parameterCategory", "parameterNumber"))
     if message.number("edition") == 2 and code in _PARAMETERS:
         name, units = _PARAMETERS[code]
@@ -109,6 +112,13 @@ def _parameter(message: Message) -> tuple[str, str | None]:
     if short in _SHORT_NAMES:
         return short, _SHORT_NAMES[short] or message.text("units").replace("**", "")
     return ("/".join(map(str, code)) if short in ("unknown", "") else short), None
+
+
+def _statistic(message: Message) -> str | None:
+    """Return what a field holds in place of its parameter: a probability, or a spread of an ensemble; None if neither."""
+    if message.number("probabilityType") is not None:
+        return "probability"
+    return "spread" if message.number("derivedForecast") in _SPREADS else None
 
 
 def _conversion(message: Message, name: str, units: str | None, path: Path) -> UnitConversion:
