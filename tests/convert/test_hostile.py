@@ -1,6 +1,7 @@
 """Damaged, false and huge original files end in two lines that name them, with exit code 3 and no record."""
 
 import gzip
+import re
 import struct
 import zlib
 
@@ -302,6 +303,21 @@ TABLES = {
     "no units": (TABLE.replace('units = "mm/h"', ""), "units: Field required"),
     "not a colour": (TABLE.replace("#00aaff", "blue"), '"blue" is not a colour'),
     "false edges": (TABLE.replace("east = 614000.0", "east = 1.0"), "the edges do not span a map"),
+    "infinite edges": (TABLE.replace("600000.0", "-inf"), "the edges do not span a map"),
+    "metres for degrees": (
+        TABLE.replace('projection = "EPSG:3857"', ""),
+        "edges 600000, 5.7e.06, .* are no longitudes and latit",
+    ),
+    "a colour twice": (TABLE + '"#00AAFF" = 7.0\n', '"#00aaff" stands there twice, also as "#00AAFF"'),
+    "a missing colour of a value": (TABLE.replace("808080", "ff0000"), '"#ff0000" stands there twice'),
+    **{
+        f"rain of {value}": (TABLE.replace("12.5", value), f"#ff0000 has the value {re.escape(value)}")
+        for value in ("nan", "inf", "-12.5", "1e+39")
+    },
+    "no transparent rain": ("transparent = -3.0\n" + TABLE, "transparent has the value -3"),
+    "a form without a day": ('time = "%Y%m_%H%M.png"\n' + TABLE, "lacks the year, the day or the hour"),
+    "a form without a date": ('time = "20200601_%H%M.png"\n' + TABLE, "lacks the year, the day or the hour"),
+    "a form of no times": ('time = "%Q.png"\n' + TABLE, "is no form of times"),
     "an unknown key": ("unit = 1\n" + TABLE, "unit: Extra inputs"),
 }
 

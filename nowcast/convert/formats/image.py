@@ -18,6 +18,7 @@ transparent = 0.0               # value of transparent pixels; default: missing
 import contextlib
 import warnings
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,13 +27,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nowcast.config.slips import parse
 from nowcast.convert.original import FLOAT_FILL, Options, Original, Series, check_size
-from nowcast.convert.place import Axis, Place, projection_of
+from nowcast.convert.place import Axis, Place, unit_of
 from nowcast.convert.times import time_in_name
 from nowcast.convert.units import UnitConversion, conversion_of
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.writing.records import Storage
 
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
+_MOST = 1e6  # mm/h or dBZ; larger values are no rain
+_SOME_TIME = datetime(2021, 11, 23, 14, 35, tzinfo=UTC)
+_FORM = "a form such as rain_%Y%m%d%H%M.png"
 _MOST_UNKNOWN = 0.5  # largest fraction of pixels whose colour is not in the table, such as lines of a map
 
 
@@ -87,16 +91,22 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
         value = table.transparent
         field[clear] = FLOAT_FILL if value is None else value * table.conversion.scale + table.conversion.offset
     unknown = np.isnan(field)
-    if unknown.mean() > _MOST_UNKNOWN:
-        most = palette[np.bincount(indices[unknown].ravel()).argmax()]
-        colour = "".join(f"{part:02x}" for part in most)
-        raise DataError(
-            f"{path}: {100 * unknown.mean():.0f} % of the pixels have colours that are not in the table, such as #{colour}.\n"
-            "Expected the colour table of this image."
-        )
+    if unknown.any():
+        _tell_unknown(path, unknown.mean(), palette[np.bincount(indices[unknown].ravel()).argmax()])
     field[unknown] = FLOAT_FILL
     for _ in numbers:
         yield field
+
+
+def _tell_unknown(path: Path, fraction: float, colour: np.ndarray) -> None:
+    """Raise DataError (exit 3) if colours that are not in the table are most of an image.
+
+    colour: the most frequent of them, (3,)
+    """
+    named = "".join(f"{part:02x}" for part in colour)
+    said = f"{path}: {100 * fraction:.2g} % of the pixels have colours that are not in the table, such as #{named}"
+    if fraction > _MOST_UNKNOWN:
+        raise DataError(f"{said}.\nExpected the colour table of this image.")
 
 
 @contextlib.contextmanager
@@ -154,13 +164,41 @@ def _table(text: str | None) -> Table:
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--colours: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    for name in (*table.values, *table.missing):
-        _colour(name)
-    if not (table.west < table.east and table.south < table.north):
+    _check_values(table)
+    edges = (table.west, table.south, table.east, table.north)
+    if not (table.west < table.east and table.south < table.north and np.isfinite(edges).all()):
         raise UsageError("--colours: the edges do not span a map.\nExpected west below east, and south below north.")
-    if table.projection:
-        projection_of(table.projection)
+    if not unit_of(table.projection) and not (table.west >= -360 and table.east <= 360 and max(map(abs, edges[1::2])) <= 90):
+        raise UsageError(
+            f"--colours: the edges {', '.join(f'{edge:g}' for edge in edges)} are no longitudes and latitudes.\n"
+            "Expected degrees, or their projection."
+        )
+    if table.time is not None:
+        _check_form(table.time)
     return table
+
+
+def _check_values(table: Table) -> None:
+    """Raise UsageError (exit 2) for colours that are not, or stand there twice, and for values that are no rain."""
+    names: dict[tuple, str] = {}
+    for name in (*table.values, *table.missing):
+        if (first := names.setdefault(_colour(name), name)) is not name:
+            raise UsageError(f'--colours: the colour "{first}" stands there twice, also as "{name}".\nExpected each one once.')
+    least = -np.inf if table.conversion.reflectivity else 0.0
+    transparent = {} if table.transparent is None else {"transparent": table.transparent}
+    for name, value in (table.values | transparent).items():
+        if not (value >= least and abs(value * table.conversion.scale + table.conversion.offset) < _MOST):
+            raise UsageError(f"--colours: {name} has the value {value:g}.\nExpected rain in {table.units}, or missing.")
+
+
+def _check_form(form: str) -> None:
+    """Raise UsageError (exit 2) for a form of file names without day or hour, from which times cannot be read."""
+    try:
+        read = datetime.strptime(_SOME_TIME.strftime(form), form)
+    except ValueError as error:
+        raise UsageError(f'--colours: time = "{form}" is no form of times ({error}).\nExpected {_FORM}.') from None
+    if read.replace(minute=0, second=0, tzinfo=None) != _SOME_TIME.replace(minute=0, tzinfo=None):
+        raise UsageError(f'--colours: time = "{form}" lacks the year, the day or the hour.\nExpected {_FORM}.')
 
 
 def _colour(name: str) -> tuple[int, int, int]:
