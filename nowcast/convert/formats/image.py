@@ -16,6 +16,7 @@ transparent = 0.0               # value of transparent pixels; default: missing
 """
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -32,6 +33,9 @@ from nowcast.convert.times import time_in_name
 from nowcast.convert.units import UnitConversion, conversion_of
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.writing.records import Storage
+from nowcast.runtime.log_lines import is_first
+
+log = logging.getLogger(__name__)
 
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA"}
 _MOST = 1e6  # mm/h or dBZ; larger values are no rain
@@ -99,7 +103,7 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
 
 
 def _tell_unknown(path: Path, fraction: float, colour: np.ndarray) -> None:
-    """Raise DataError (exit 3) if colours that are not in the table are most of an image.
+    """Warn once per folder of colours that are not in the table, or raise DataError (exit 3) if they are most of an image.
 
     colour: the most frequent of them, (3,)
     """
@@ -107,6 +111,8 @@ def _tell_unknown(path: Path, fraction: float, colour: np.ndarray) -> None:
     said = f"{path}: {100 * fraction:.2g} % of the pixels have colours that are not in the table, such as #{named}"
     if fraction > _MOST_UNKNOWN:
         raise DataError(f"{said}.\nExpected the colour table of this image.")
+    if is_first(path, "unknown colours"):
+        log.warning("%s: they are missing", said)
 
 
 @contextlib.contextmanager
