@@ -285,6 +285,16 @@ def test_fmi_pgm(tmp_path):
     np.testing.assert_allclose(record.grid.spacing_km, (1.02, 1.02), atol=0.03)
 
 
+def test_fmi_pgm_lies_where_its_header_says_to_the_millimetre(tmp_path):
+    """The meridian and the parallel of the map were rounded to six digits."""
+    map_of = {"longitude": 24.4401336, "true": 61.1234567, "corner": (18.6, 57.93)}
+    record = converted(write_fmi(tmp_path / "202006010000.pgm.gz", counts(), **map_of))
+    on_map = pytest.importorskip("pyproj").Proj(proj="stere", lat_0=90, lon_0=24.4401336, lat_ts=61.1234567, R=6371288)
+    left, bottom = on_map(*map_of["corner"])
+    np.testing.assert_allclose([record.grid.x[0], record.grid.y[-1]], [left + 499.75, bottom + 499.75], rtol=0, atol=1e-3)
+    assert record.grid.mapping_attributes["straight_vertical_longitude_from_pole"] == 24.4401336
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 3, 4])
 def test_meteonet_times_are_read_from_any_pickle_without_running_it(tmp_path, protocol):
     frames = np.zeros((3, 515, 784), np.int16)

@@ -130,12 +130,19 @@ def write_nimrod(path, *fields):
     return Path(path)
 
 
-def write_fmi(path, field, *, minutes=0):
-    """Write FMI's PGM of dBZ = count / 2 - 32, compressed."""
+def write_fmi(path, field, *, minutes=0, longitude=25, true=60, corner=(18.6, 57.93), east_north=None):
+    """Write FMI's PGM of dBZ = count / 2 - 32, compressed, of cells of 999.5 m from their lower left corner, degrees."""
+    import pyproj
+
+    on_map = pyproj.Proj(proj="stere", lat_0=90, lon_0=longitude, lat_ts=true, R=6371288)
+    start = on_map(*corner)
+    right, top = east_north or on_map(*(at + 999.5 * n for at, n in zip(start, field.shape[::-1], strict=True)), inverse=True)
     lines = [
         f"obstime {stamp(minutes):%Y%m%d%H%M}", "producttype CAPPI", "productname LOWEST", "param CorrectedReflectivity",
-        "metersperpixel_x 999.5", "metersperpixel_y 999.5", "projection radar {", "type stereographic", "centrallongitude 25",
-        "centrallatitude 90", "truelatitude 60", "bottomleft 18.600000 57.930000", "topright 34.903000 69.005000", "}",
+        "metersperpixel_x 999.5", "metersperpixel_y 999.5", "projection radar {", "type stereographic",
+        f"centrallongitude {longitude}",
+        "centrallatitude 90", f"truelatitude {true}", "bottomleft {:.6f} {:.6f}".format(*corner),
+        f"topright {right:.6f} {top:.6f}", "}",
     ]  # fmt: skip
     header = "P5\n" + "".join(f"# {line}\n" for line in lines) + f"{field.shape[1]} {field.shape[0]}\n255\n"
     Path(path).write_bytes(gzip.compress(header.encode() + field.astype(np.uint8).tobytes(), 1, mtime=0))

@@ -69,7 +69,7 @@ def _place(comments: dict[str, str], shape: tuple[int, int], path: Path) -> Plac
         raise DataError(f"{path} is not georeferenced.\nExpected projection, bottomleft and metersperpixel.") from None
     if comments.get("type", "stereographic") != "stereographic":
         raise DataError(f"{path} is on a {comments['type']} map.\nExpected a stereographic one.")
-    projection = f"+proj=stere +lat_0={lat:g} +lon_0={lon:g} +lat_ts={true:g} +R={_RADIUS} +units=m +no_defs"
+    projection = f"+proj=stere +lat_0={lat:.12g} +lon_0={lon:.12g} +lat_ts={true:.12g} +R={_RADIUS} +units=m +no_defs"
     left, bottom = projection_of(projection)(left, bottom)
     top = bottom + shape[0] * height
     return Place(
