@@ -295,6 +295,13 @@ def test_fmi_pgm_lies_where_its_header_says_to_the_millimetre(tmp_path):
     assert record.grid.mapping_attributes["straight_vertical_longitude_from_pole"] == 24.4401336
 
 
+@pytest.mark.parametrize(("east_north", "is_told"), [(None, False), ((20.0, 60.0), True)])
+def test_fmi_pgm_whose_corners_disagree_is_told(tmp_path, east_north, is_told):
+    path = write_fmi(tmp_path / "202006010000.pgm.gz", counts(), east_north=east_north)
+    code, _, err = command("convert", path, "--output", tmp_path / "out")
+    assert (code, "from where the cells of metersperpixel end; they are counted from bottomleft" in err) == (0, is_told)
+
+
 @pytest.mark.parametrize("protocol", [0, 2, 3, 4])
 def test_meteonet_times_are_read_from_any_pickle_without_running_it(tmp_path, protocol):
     frames = np.zeros((3, 515, 784), np.int16)

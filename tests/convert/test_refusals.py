@@ -54,6 +54,11 @@ def fmi(before, after):
     return "fmi-pgm", make
 
 
+def fmi_of(change):
+    """A PGM of FMI with its bytes changed as a whole."""
+    return "fmi-pgm", lambda path: path.write_bytes(change(gzip.decompress(write_fmi(path, counts()).read_bytes())))
+
+
 def radolan(before, after):
     """A RADOLAN file with other bytes."""
 
@@ -180,7 +185,12 @@ CASES = {
         fmi(b"bottomleft 18.600000", b"bottomleft nan"),
         "is not georeferenced.\nExpected projection, bottomleft and metersperpixel.",
     ),
-    "FMI cut off": (fmi(b"14 12\n255", b"14 13\n255"), "holds 168 values.\nExpected 182: it is cut off."),
+    "FMI cut off": (fmi_of(lambda content: content[:-14]), "holds 154 values.\nExpected 168: it is cut off."),
+    "FMI of two fields": (fmi_of(lambda content: 2 * content), "bytes after its 168 values.\nExpected one field of 8 bits."),
+    "FMI of rates": (
+        fmi(b"CorrectedReflectivity", b"RainRate"),
+        "holds RainRate (param).\nExpected reflectivity: the scale of other quantities is not known.",
+    ),
     "RADOLAN without an end": (
         ("radolan", lambda path: path.write_bytes(b"RY010000100000620BY" + b" " * 100)),
         "has no complete RADOLAN header.\nExpected RY011500100000120BY or such, and a byte 3.",

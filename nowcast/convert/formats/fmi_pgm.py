@@ -3,6 +3,7 @@
 Source: pysteps' importer of these files. The first row is the northernmost; corners are outer edges of the outer cells.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +15,11 @@ from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.convert.sniffing import content, head
 from nowcast.convert.times import time_in_text
 from nowcast.errors import DataError
+from nowcast.runtime.log_lines import warn_once
 
 _ENCODING = Encoding(np.dtype("u1"), 0.5, -32.0, (255.0,), 0.0, reflectivity=True)
 _HEAD = 1 << 16
+_MOST_OFF = 0.5  # cells; largest distance of a stated corner from the cells
 _RADIUS = 6371288  # m, of FMI's sphere, which the files do not state
 
 
@@ -26,6 +29,11 @@ def scan(path: Path, options: Options) -> list[Original]:
     time = time_in_text(comments.get("obstime", ""), path)
     if time is None:
         raise DataError(f"{path} has no obstime such as 201609281445.\nExpected it in the comments.")
+    param = comments.get("param", "reflectivity")
+    if "reflectivity" not in param.lower():
+        raise DataError(
+            f"{path} holds {param[:40]} (param).\nExpected reflectivity: the scale of other quantities is not known."
+        )
     product = "-".join(comments.get(name, "") for name in ("producttype", "productname")).strip("-") or "FMI"
     about = (
         ("title", f"FMI radar composite {product}"),
@@ -36,11 +44,13 @@ def scan(path: Path, options: Options) -> list[Original]:
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
-    """Yield the field of a file, (y, x) uint8. Raises DataError (exit 3) if it is cut off."""
+    """Yield the field of a file, (y, x) uint8. Raises DataError (exit 3) if it is cut off or too long."""
     data = content(path)
     _, (rows, columns), start = _header(data, path)
     if len(data) - start < rows * columns:
         raise DataError(f"{path} holds {len(data) - start:,} values.\nExpected {rows * columns:,}: it is cut off.")
+    if rest := data[start + rows * columns :].strip():
+        raise DataError(f"{path} holds {len(rest):,} bytes after its {rows * columns:,} values.\nExpected one field of 8 bits.")
     raw = np.frombuffer(data, np.uint8, rows * columns, start).reshape(rows, columns)
     for _ in numbers:
         yield _ENCODING.store(raw)
@@ -72,6 +82,18 @@ def _place(comments: dict[str, str], shape: tuple[int, int], path: Path) -> Plac
     projection = f"+proj=stere +lat_0={lat:.12g} +lon_0={lon:.12g} +lat_ts={true:.12g} +R={_RADIUS} +units=m +no_defs"
     left, bottom = projection_of(projection)(left, bottom)
     top = bottom + shape[0] * height
+    if "topright" in comments:
+        _check_corner(comments["topright"], projection, (left + shape[1] * width, top), (width, height), path)
     return Place(
         Axis(round(top - height / 2, 6), -height, shape[0]), Axis(round(left + width / 2, 6), width, shape[1]), projection
     )
+
+
+def _check_corner(stated: str, projection: str, corner: tuple, cell: tuple, path: Path) -> None:
+    """Warn if the stated upper right corner, degrees, is not where the cells end; corner, cell: (x, y), m."""
+    with contextlib.suppress(ValueError):
+        longitude, latitude = (float(word) for word in stated.split())
+        off = np.abs(np.subtract(projection_of(projection)(longitude, latitude), corner)) / cell
+        if not off.max() < _MOST_OFF:
+            said = f"topright is {off[0]:.3g} × {off[1]:.3g} cells from where the cells of metersperpixel end"
+            warn_once(path, f"{said}; they are counted from bottomleft")
