@@ -23,6 +23,8 @@ _ZONES = (
     "CES?T|MES?Z|EES?T|WES?T|BST|IST|MSK|TRT|[ECMPA][SD]T|AK[SD]T|HST|BRT|ART|CLS?T|AE[SD]T|AC[SD]T|AWST|NZ[SD]T|JST|KST|HKT|SGT|"
     "SAST|(?:Africa|America|Antarctica|Asia|Atlantic|Australia|Europe|Indian|Pacific)/[A-Z][A-Za-z_/]+|local"
 )
+_LENGTH = re.compile(r"(?:min|mm|km|m|dbz)(?![a-z])", re.IGNORECASE)  # a unit after digits that are no time: 05min, 1500m
+_HALF = re.compile(r" ?[ap]m(?![a-z])", re.IGNORECASE)
 _REFUSED = re.compile(_FRACTION + rf"[\s(\[_]*(?:(?P<zone>{_ZONES})|(?P<half>(?i:[ap]\.?m)))\b")
 
 
@@ -55,6 +57,8 @@ def time_in_text(text: str, path: Path, *, is_name: bool = False) -> np.datetime
     Raises DataError (exit 3) for a named time zone other than UTC, and for a time with AM or PM.
     """
     for match in _DIGITS.finditer(text):
+        if is_name:
+            _check_name(text, match, path)
         digits = "".join(part for part in match["date"] + match["clock"] if part.isdigit())
         for length, form in _FORMS:
             if len(digits) == length:
@@ -66,6 +70,21 @@ def time_in_text(text: str, path: Path, *, is_name: bool = False) -> np.datetime
                     _check_zone(text, match, path)
                 return time - np.timedelta64(60 * _minutes_east(text, match, is_name=is_name), "s")
     return None
+
+
+def _check_name(text: str, match: re.Match, path: Path) -> None:
+    """Raise DataError (exit 3) if the digits after the date in a file name are no time, such as 05min, or are with AM or PM."""
+    after = match.end()
+    if not match["apart"] and (length := _LENGTH.match(text, after)):
+        raise DataError(
+            f"{path} has {text[match.start() : length.end()]!r} in its name, which is no time.\n"
+            "Expected hours and minutes after the date, such as 20160928_1500."
+        )
+    if half := _HALF.match(text, after):
+        raise DataError(
+            f"{path} has the time {text[match.start() : half.end()]!r} with AM or PM in its name.\n"
+            "Expected hours from 0 to 23, such as 1500."
+        )
 
 
 def _check_zone(text: str, match: re.Match, path: Path) -> None:

@@ -67,6 +67,26 @@ def test_in_names_only_offsets_that_are_clear_count(name, expected):
     assert time_in_name(Path("in") / name) == np.datetime64(expected)
 
 
+@pytest.mark.parametrize(("name", "says"), [
+    ("rain_20160928_05min_0010.png", "'20160928_05min' in its name, which is no time"),
+    ("cappi_20160928_1500m_0005.png", "'20160928_1500m' in its name"),
+    ("rain_20160928-10km.png", "'20160928-10km' in its name"),
+    ("rain_20160928_0305PM.png", "'20160928_0305PM' with AM or PM"), ("rain_20160928_0305 am_x.png", "with AM or PM"),
+])  # fmt: skip
+def test_in_names_lengths_and_halves_of_days_are_no_times(name, says):
+    """They were read as 05, 15, 10 and 03 UTC."""
+    with pytest.raises(DataError, match=says):
+        time_in_name(Path("in") / name)
+
+
+@pytest.mark.parametrize(("name", "expected"), [
+    ("rain_20160928_15h05m.png", "2016-09-28T15:05"), ("rain_20160928_1505_5min.png", "2016-09-28T15:05"),
+    ("rain_20160928_1505main.png", "2016-09-28T15:05"), ("rain_20160928_15h05m10s.png", "2016-09-28T15:05:10"),
+])  # fmt: skip
+def test_in_names_letters_after_a_time_are_no_lengths(name, expected):
+    assert time_in_name(Path("in") / name) == np.datetime64(expected)
+
+
 @pytest.mark.parametrize(("folder", "first", "last"), [
     ("bom_netcdf", "2018-06-16T13:00", "2018-06-16T13:42"), ("fmi_pgm_gz", "2016-09-28T14:45", "2016-09-28T15:00"),
     ("knmi_hdf5", "2010-08-26T04:00", "2010-08-26T04:35"), ("mrms_grib2", "2019-06-10T00:00", "2019-06-10T00:02"),
