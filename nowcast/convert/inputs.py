@@ -24,6 +24,7 @@ from nowcast.convert.original import Options, Original
 from nowcast.convert.sniffing import ARCHIVE, BESIDE, FORMATS, READ_COMPRESSED, format_in, format_of, is_compressed, is_store
 from nowcast.errors import DataError, NowcastError, UsageError
 from nowcast.netcdf.writing.new_file import writing
+from nowcast.runtime.log_lines import standing_for
 from nowcast.runtime.progress import Progress
 
 Item = TypeVar("Item")
@@ -54,7 +55,7 @@ class Input:
 
     @contextlib.contextmanager
     def on_disk(self) -> Iterator[Path]:
-        """Yield the path to read: the file itself, or a temporary copy of a member. Error messages name the original."""
+        """Yield the path to read: the file itself, or a temporary copy of a member. Messages name the original."""
         if self.member is None:
             yield self.path
             return
@@ -66,7 +67,8 @@ class Input:
                 if (size := target.tell()) != self.member.size:
                     raise EOFError(f"{size:,} bytes, where {self.member.size:,} are stated")
             try:
-                yield copy
+                with standing_for(copy, self.path):
+                    yield copy
             except NowcastError as error:
                 raise type(error)(str(error).replace(str(copy), str(self.path))) from error
 

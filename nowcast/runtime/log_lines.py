@@ -64,7 +64,7 @@ def was_warned(file: Path, what: str) -> bool:
 
 
 def _folder_of(file: Path) -> Path:
-    original = _ORIGINALS_OF.get(file)
+    original = named_file(file)
     # absolute, since the NetCDF library gives absolute paths, and some callers take theirs from it
     return (original if isinstance(original, Path) else file).parent.absolute()
 
@@ -94,8 +94,10 @@ def standing_for(copy: Path, original: Path | str) -> Iterator[None]:
 
 
 def named_file(file: str | Path) -> str | Path:
-    """Return what a warning about a file names: the file, or the original of a temporary copy."""
-    return _ORIGINALS_OF.get(Path(file), file)
+    """Return what a warning about a file names: the file, or the original of a temporary copy, or of a copy of that."""
+    while isinstance(file, str | Path) and Path(file) in _ORIGINALS_OF:
+        file = _ORIGINALS_OF[Path(file)]
+    return file
 
 
 def warn_once(path: Path, text: str) -> None:

@@ -10,8 +10,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from makers import command, expect
-from makers.originals import counts, radolan_bytes
+from makers import command, expect, write_record
+from makers.originals import TABLE, counts, radolan_bytes, write_image
 
 from nowcast.convert import containers
 from nowcast.convert.inputs import find_files
@@ -166,3 +166,20 @@ def test_a_bomb_ends_at_the_size_that_is_allowed(tmp_path):
 def test_the_limits_are_those_of_a_year():
     assert containers.MOST_MEMBERS > 366 * 288
     assert containers.MOST_BYTES > 31 * 288 * 1500 * 1400 * 2
+
+
+def test_warnings_name_members_and_are_given_once(tmp_path):
+    """They named a temporary copy, and were given again for each member."""
+    (tmp_path / "table.toml").write_text(TABLE)
+    numbers = np.zeros((12, 14), int)
+    numbers[0] = 4
+    images = {f"2020060100{minute:02d}.png": write_image(tmp_path / "a.png", numbers).read_bytes() for minute in (0, 5)}
+    zarr_like = write_record(tmp_path / "b.nc", np.ones((2, 8, 9)), units="mm/h").read_bytes()
+    for name, content in (("a.tar", packed(images)), ("a.zip", zipped(images | {"rain.nc": zarr_like}))):
+        (tmp_path / name).write_bytes(content)
+        options = ("--colours", tmp_path / "table.toml", "--units", "dBZ", "--processes", 1)
+        code, _, err = command("convert", tmp_path / name, "--output", tmp_path / f"{name} out", *options)
+        assert code == 0, err
+        said = f"{tmp_path / name / '202006010000.png'}: 8.3 % of the pixels have colours that are not in the table"
+        assert (said in err, err.count("not in the table")) == (True, 1)
+        assert (f"{tmp_path / name / 'rain.nc'}: rainfall_rate states units" in err) == (name == "a.zip")

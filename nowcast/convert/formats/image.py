@@ -33,7 +33,7 @@ from nowcast.convert.times import time_in_name
 from nowcast.convert.units import UnitConversion, conversion_of
 from nowcast.errors import DataError, UsageError
 from nowcast.netcdf.writing.records import Storage
-from nowcast.runtime.log_lines import is_first
+from nowcast.runtime.log_lines import is_first, named_file
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def _tell_unknown(path: Path, fraction: float, colour: np.ndarray) -> None:
     colour: the most frequent of them, (3,)
     """
     named = "".join(f"{part:02x}" for part in colour)
-    said = f"{path}: {100 * fraction:.2g} % of the pixels have colours that are not in the table, such as #{named}"
+    said = f"{named_file(path)}: {100 * fraction:.2g} % of the pixels have colours that are not in the table, such as #{named}"
     if fraction > _MOST_UNKNOWN:
         raise DataError(f"{said}.\nExpected the colour table of this image.")
     if is_first(path, "unknown colours"):
