@@ -153,7 +153,7 @@ def _check_variants(source: Input, field: Original, other_source: Input, other: 
     product = field.series.product
     raise DataError(
         f"{source.path} and {other_source.path} have {product} for {field.time}, of {own or 'none'} and {others or 'none'}.\n"
-        f"Choose one with --variable, such as {product.partition('@')[0]}@{own or others}."
+        f"Expected one field for each time: --variable {product.partition('@')[0]}@{own or others} takes one."
     )
 
 

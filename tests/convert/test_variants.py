@@ -56,6 +56,14 @@ def test_of_several_fields_for_one_time_one_is_chosen(tmp_path, name):
     make, says, choice = CASES[name]
     (tmp_path / "a.grib2").write_bytes(b"".join(make()))
     expect(3, "convert", tmp_path / "a.grib2", "--output", tmp_path / "out", says=says)
+    expect(
+        3,
+        "convert",
+        tmp_path / "a.grib2",
+        "--output",
+        tmp_path / "out",
+        says=rf"\(--variable {choice.partition('@')[0]}@.* takes one\)",
+    )
     code, out, err = command("convert", tmp_path / "a.grib2", "--output", tmp_path / "out", "--variable", choice)
     assert code == 0, err
     (record,) = open_records(out.split())

@@ -53,6 +53,6 @@ def check_alone(originals: Sequence[Original], path: Path) -> None:
             more = f" and {len(own) - _NAMED} more" if len(own) > _NAMED else ""
             first = next(filter(None, own))
             raise DataError(
-                f"{path} has {len(own)} fields of {product} for {time}: {'; '.join(filter(None, own[:_NAMED]))}{more}.\n"
-                f"Choose one with --variable, such as {product.partition('@')[0]}@{first}."
+                f"{path} has {len(own)} fields of {product} for {time}: {'; '.join(filter(None, own[:_NAMED]))}{more} "
+                f"(--variable {product.partition('@')[0]}@{first} takes one).\nExpected one field for each time."
             )
