@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from makers import expect
+from makers import command, expect
 from makers.originals import START, counts, write_knmi
 
 from nowcast.convert.formats import knmi
@@ -11,6 +11,7 @@ from nowcast.errors import DataError
 
 h5py = pytest.importorskip("h5py")
 pytest.importorskip("pyproj")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def changed(path, change, **options):
@@ -68,3 +69,17 @@ def test_a_chosen_image_of_another_parameter_is_refused(tmp_path, parameter):
     path = write_knmi(tmp_path / "a.h5", counts(), parameter=parameter)
     with pytest.raises(DataError, match=r"Expected an image of \[MM\] or \[DBZ\]"):
         knmi.scan(path, Options("image1"))
+
+
+@pytest.mark.parametrize(("parameter", "is_told"), [("RAIN_[MM]", True), ("ADJUSTMENT_FACTOR_[DB]", False)])
+def test_a_second_image_of_sums_is_told(tmp_path, parameter, is_told):
+    def add(file):
+        file.copy("image1", "image2")
+        file["image2"].attrs["image_geo_parameter"] = np.bytes_(parameter)
+        file["image2/image_data"][...] = 77
+
+    path = changed(tmp_path / "a.h5", add)
+    code, _, err = command("convert", path, "--output", tmp_path / "out")
+    said = "a.h5: has sums in image1 and in image2 for one time: the first is taken; choose with --variable, such as image2"
+    assert (code, said in err) == (0, is_told)
+    assert "for one time" not in command("convert", path, "--output", tmp_path / "two", "--variable", "image2")[2]

@@ -15,10 +15,12 @@ from nowcast.convert.formats.hdf5 import attribute, field_of, number, opened
 from nowcast.convert.original import Encoding, Options, Original, Series, per_hour
 from nowcast.convert.place import Axis, Place, projection_of
 from nowcast.errors import DataError
+from nowcast.runtime.log_lines import warn_once
 
 WHAT = "KNMI HDF5"
 _FORMULA = re.compile(r"GEO\s*=\s*([-+.\deE]+)\s*\*\s*PV\s*\+?\s*([-+.\deE]+)")
 _LARGEST_IN_KM = 1e5  # radius of the earth; a larger one is in metres
+_SAID = {"amount": "sums", "reflectivity": "reflectivity"}
 _TIME = "%d-%b-%Y;%H:%M:%S.%f"
 
 
@@ -42,6 +44,8 @@ def scan(path: Path, options: Options) -> list[Original]:
         if len(valid) > 1:
             begin = valid[0] if start is None else start
             return [Original(time, 0, series, float((time - begin) / np.timedelta64(60, "s"))) for time in valid]
+        if not options.variable:
+            _tell_others(file, image, path)
         return [Original(end, 0, series)]
 
 
@@ -56,6 +60,14 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
 
 def _images(file) -> list[str]:
     return sorted((name for name in file if re.fullmatch(r"image\d+", name)), key=lambda name: int(name[5:]))
+
+
+def _tell_others(file, image, path: Path) -> None:
+    """Warn of other images of the same parameter and time, which are not read."""
+    names = [name for name in _images(file) if _kind(file[name]) == _kind(image)]
+    if len(names) > 1:
+        said = f"has {_SAID[_kind(image)]} in {' and in '.join(names[:3])} for one time: the first is taken"
+        warn_once(path, f"{said}; choose with --variable, such as {names[1]}")
 
 
 def _valid_times(file, image, path: Path) -> list[np.datetime64]:
