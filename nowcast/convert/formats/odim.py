@@ -78,7 +78,8 @@ def _find(file, path: Path, wanted: str | None) -> list[tuple]:
             if len(times) > 1:
                 raise DataError(f"{path} has {quantity} for {len(times)} times.\nExpected one file per time.")
             return fields[quantity]
-    has = ", ".join(name for name in fields if ("@" in name) == ("/" in name)) or "no fields"
+    named = [name for name in fields if ("@" in name) == ("@" in (wanted or "")) and "/" not in name]
+    has = ", ".join(named) or "no fields"
     raise DataError(f"{path} has {has}.\nExpected {wanted or 'one of ' + ', '.join(_QUANTITIES)}; --variable chooses another.")
 
 
