@@ -12,6 +12,7 @@ pytest.importorskip("eccodes")
 pytestmark = pytest.mark.usefixtures("cache")
 FIELD = np.round(counts(shape=(20, 30)) / 100, 2)
 SUM = {"productDefinitionTemplateNumber": 8, "parameterCategory": 1, "stepRange": "0-1", "typeOfGeneratingProcess": 8}
+UNSTATED = {"typeOfGeneratingProcess": 255, "typeOfProcessedData": 255}
 REFLECTIVITY = {"parameterCategory": 16, "parameterNumber": 4}
 
 
@@ -43,6 +44,10 @@ CASES = {  # name: messages, what is said of them, what chooses the second, its 
     "sums by two parameters": (
         lambda: [message(**SUM, parameterNumber=8), message(2, **SUM, parameterNumber=52, typeOfStatisticalProcessing=1)],
         "2 fields of tp for 2020-06-01T01:00:00: code=0.1.8; code=0.1.52", "tp@code=0.1.52",
+    ),
+    "sums that do not say how they were made": (
+        lambda: [message(n, **SUM | UNSTATED, parameterNumber=8, typeOfLevel="heightAboveGround", level=n) for n in (1, 2)],
+        "2 fields of tp for 2020-06-01T01:00:00: heightAboveGround=1; heightAboveGround=2", "tp@heightAboveGround=2",
     ),
     "a rate and a mean": (
         lambda: [rate(minutes=60), rate(2, **SUM, parameterNumber=7, typeOfStatisticalProcessing=0)],

@@ -44,12 +44,13 @@ _NO_ECHO, _NEAR = -99.0, 0.5  # dBZ; code for no echo, and tolerance for the rou
 def scan(path: Path, options: Options) -> list[Original]:
     """Return the precipitation fields of a file, or those of the parameter in the options; all must be of one parameter.
 
-    Several totals since the same time count as forecasts of a model, unless the file states that they were observed.
+    Totals since one time that end at several times count as forecasts of a model, unless the file states that they were
+    observed.
 
     Raises DataError (exit 3) for a file without such fields, with several parameters, with several levels or members for one
     time, or on an unsupported grid.
     """
-    originals, parameters, totals_since = [], {}, defaultdict(set)
+    originals, parameters, totals_since = [], {}, defaultdict(lambda: defaultdict(set))
     wanted, _, choice = (options.variable or "").partition("@")
     for number, message in messages_of(path):
         name, units = _parameter(message)
@@ -68,13 +69,13 @@ def scan(path: Path, options: Options) -> list[Original]:
         series = Series(name, place, _storage(message, conversion), conversion.interval, about)
         originals.append(Original(time_of(message, path), number, series, minutes_ahead(message), variant=variant))
         if since := start_of_total(message):
-            totals_since[since].add(number)
+            totals_since[since][originals[-1].time].add(number)
     if not originals:
         seen = ", ".join(list(parameters)[:8]) or "no message"
         raise DataError(
             f"{path} holds {seen}, but no {options.variable or 'known precipitation'}.\nChoose one with --variable and --units."
         )
-    totals = set().union(*(numbers for numbers in totals_since.values() if len(numbers) > 1))
+    totals = set().union(*(numbers for ends in totals_since.values() if len(ends) > 1 for numbers in ends.values()))
     originals = [replace(each, forecast=each.series.interval) if each.number in totals else each for each in originals]
     names = list(dict.fromkeys(each.series.product for each in originals if each.forecast is None))
     if len(names) > 1:
