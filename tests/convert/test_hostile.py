@@ -274,6 +274,8 @@ SCREEN = struct.pack("<HH", 14, 12)
 GIF = NAME.replace("png", "gif")
 IMAGES |= {
     "of 16 bits": (NAME, lambda path: other_png(16, 0, (b"\0" + b"\1\0" * 14) * 12), "has more than 8 bits"),
+    "of colours of 16 bits": (NAME, lambda path: other_png(16, 2, (b"\0" + b"\xff\7" * 42) * 12), "has more than 8 bits"),
+    "of transparent grey of 16 bits": (NAME, lambda path: other_png(16, 4, (b"\0" + b"\xff\7" * 28) * 12), "more than 8 bits"),
     "without a palette": (NAME, lambda path: other_png(8, 3, bytes(15 * 12)),
                           "colours that are not in the table|not a complete image"),
     "of colours beyond the palette": (NAME, lambda path: other_png(8, 3, (b"\0" + b"\7" * 14) * 12, (b"PLTE", b"\xff" * 3)),

@@ -137,7 +137,7 @@ def pixels(image, path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises DataError (exit 3) for animations, and for images of more than 8 bits per channel.
     """
-    if image.mode not in _MODES:
+    if image.mode not in _MODES or any("16" in str(tile[3]) for tile in image.tile):  # else Pillow omits the lower 8
         raise DataError(f"{path} has more than 8 bits per channel ({image.mode}).\nExpected colours (or a GeoTIFF).")
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path} holds {image.n_frames} images.\nExpected one file per time.")
