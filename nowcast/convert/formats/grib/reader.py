@@ -50,7 +50,7 @@ def scan(path: Path, options: Options) -> list[Original]:
     Raises DataError (exit 3) for a file without such fields, with several parameters, with several levels or members for one
     time, or on an unsupported grid.
     """
-    originals, parameters, totals_since = [], {}, defaultdict(lambda: defaultdict(set))
+    originals, parameters, since = [], {}, {}
     wanted, _, choice = (options.variable or "").partition("@")
     for number, message in messages_of(path):
         name, units = _parameter(message)
@@ -68,20 +68,30 @@ def scan(path: Path, options: Options) -> list[Original]:
         )
         series = Series(name, place, _storage(message, conversion), conversion.interval, about)
         originals.append(Original(time_of(message, path), number, series, minutes_ahead(message), variant=variant))
-        if since := start_of_total(message):
-            totals_since[since][originals[-1].time].add(number)
+        since[number] = start_of_total(message)
     if not originals:
         seen = ", ".join(list(parameters)[:8]) or "no message"
         raise DataError(
             f"{path} holds {seen}, but no {options.variable or 'known precipitation'}.\nChoose one with --variable and --units."
         )
-    totals = set().union(*(numbers for ends in totals_since.values() if len(ends) > 1 for numbers in ends.values()))
-    originals = [replace(each, forecast=each.series.interval) if each.number in totals else each for each in originals]
+    originals = _with_runs(originals, since)
     names = list(dict.fromkeys(each.series.product for each in originals if each.forecast is None))
     if len(names) > 1:
         raise DataError(f"{path} holds several precipitation parameters: {', '.join(names)}.\nChoose one with --variable.")
     check_alone(originals, path)
     return originals
+
+
+def _with_runs(originals: Sequence[Original], since: dict[int, tuple | None]) -> list[Original]:
+    """Return the fields, as forecasts if they are totals since one time that end at several times.
+
+    since: start of each total by its index, None for other fields
+    """
+    ends = defaultdict(set)
+    for each in originals:
+        ends[since[each.number]].add(each.time)
+    runs = {start for start, times in ends.items() if start is not None and len(times) > 1}
+    return [replace(each, forecast=each.series.interval) if since[each.number] in runs else each for each in originals]
 
 
 def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.ndarray]:
