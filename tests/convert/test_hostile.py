@@ -319,6 +319,7 @@ TABLES = {
     "no transparent rain": ("transparent = -3.0\n" + TABLE, "transparent has the value -3"),
     "a form without a day": ('time = "%Y%m_%H%M.png"\n' + TABLE, "lacks the year, the day or the hour"),
     "a form without a date": ('time = "20200601_%H%M.png"\n' + TABLE, "lacks the year, the day or the hour"),
+    "a form with a zone": ('time = "%Y%m%d%H%M%Z.png"\n' + TABLE, "has the name of a zone \\(%Z\\)"),
     "a form of no times": ('time = "%Q.png"\n' + TABLE, "is no form of times"),
     "an unknown key": ("unit = 1\n" + TABLE, "unit: Extra inputs"),
 }

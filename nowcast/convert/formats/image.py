@@ -199,6 +199,8 @@ def _check_values(table: Table) -> None:
 
 def _check_form(form: str) -> None:
     """Raise UsageError (exit 2) for a form of file names without day or hour, from which times cannot be read."""
+    if "%Z" in form.replace("%%", ""):  # strptime takes the names of the zone of this machine, and the time as UTC
+        raise UsageError(f'--colours: time = "{form}" has the name of a zone (%Z).\nExpected UTC as letters, or %z for +0200.')
     try:
         read = datetime.strptime(_SOME_TIME.strftime(form), form)
     except ValueError as error:
