@@ -35,8 +35,8 @@ from nowcast.report.maps import moment, svg
 from nowcast.report.page_tables import about_tables, heading, level_name, probability_tables, score_tables
 from nowcast.report.probability_diagrams import draw_ranks, draw_reliability, draw_roc
 from nowcast.report.sections import Picture, Section, drawn, members_section, sums_section
-from nowcast.report.sentences import findings, headline, scored_field, seen_cases
-from nowcast.report.table import confidence, number
+from nowcast.report.sentences import findings, headline, number, scored_field, seen_cases
+from nowcast.report.table import confidence
 from nowcast.scores.ensemble import ensemble_size
 
 MOST_THRESHOLDS = 8  # most thresholds that have diagrams of their own; the tables have all

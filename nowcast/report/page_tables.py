@@ -12,15 +12,14 @@ from nowcast.evaluation.result import Evaluation, nearest_threshold, units_of
 from nowcast.quantity import Quantity
 from nowcast.report.diagrams import curves
 from nowcast.report.maps import moment, span
-from nowcast.report.table import number
+from nowcast.report.sentences import UNDEFINED, number
 from nowcast.scores import FIELD_KINDS, SCORES
 from nowcast.scores.boxes import BOXES_KM, SUM_MINUTES
 
 MOST_NAMED = 4  # training spans listed for a network; there can be thousands
 TABLE_LEADS = 12  # most lead times in a table
-UNDEFINED = "–"
 MOST_COLUMNS = 8  # of numbers with intervals that fit beside one another
-_ZERO = r"[+−]?0(\.0+)?"
+_ZERO = r"[+−]?0(\.0+)?"  # `number` writes only 0 so
 _NOTHING = re.compile(rf"–|{_ZERO}( \[{_ZERO}, {_ZERO}\])?")  # a cell that is undefined or 0, as both ends of its interval
 _ACRONYMS = ("csi", "pod", "far", "pofd", "hss", "hk", "ets", "f1", "mae", "mse", "rmse", "ssim", "fss")
 _NAMES = {name: name.upper() for name in _ACRONYMS} | {
@@ -196,7 +195,8 @@ def _cell(row: Mapping | None, form: str = ".3f") -> str:
     if row is None or not math.isfinite(row["value"]):
         return UNDEFINED
     has_interval = math.isfinite(row["low"]) and math.isfinite(row["high"])
-    text = f"{row['value']:{form}}" + (f" [{row['low']:{form}}, {row['high']:{form}}]" if has_interval else "")
+    interval = f" [{number(row['low'], form)}, {number(row['high'], form)}]" if has_interval else ""
+    text = number(row["value"], form) + interval
     return text.replace("-", "−")
 
 

@@ -16,6 +16,8 @@ from nowcast.scores.sums import Tally
 LOST_AREA = 0.8  # frequency bias below which a forecast is reported to have lost rain area
 LESS = 0.9  # ratio of its bias to the baseline's below which the bias counts as smaller
 MOST_SPANS = 2  # most spans of lead times listed in a sentence; more are counted instead
+ROUNDING = 1e-9  # a score below this is the rounding error of its sums: 0
+UNDEFINED = "–"
 COARSER = 1.5  # ratio of effective resolutions above which a forecast is reported to be smoother than the baseline
 
 
@@ -35,7 +37,7 @@ def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
     name = others[0] if others else max(scored, key=scored.__getitem__)
     rivals = [other for other in scored if other in evaluation.baselines and other != name] or [o for o in others if o != name]
     if not rivals:
-        text = f"{scored_field(evaluation, name)} has a CSI of {scored[name]:.3f} at {event}; nothing was scored beside it."
+        text = f"{scored_field(evaluation, name)} has a CSI of {number(scored[name])} at {event}; nothing was scored beside it."
         return text[0].upper() + text[1:]
     rival = max(rivals, key=scored.__getitem__)
     best_of = f", the best of {len(rivals)} baselines," if len(rivals) > 1 and rival in evaluation.baselines else ""
@@ -48,8 +50,8 @@ def headline(evaluation: Evaluation, rows: Sequence[Mapping]) -> str:
     when = _when(evaluation, better)
     return (
         f"At {event}, {scored_field(evaluation, name)} is {compared} {quoted(rival)}{best_of or ','} with a CSI of "
-        f"{scored[name]:.3f} against {scored[rival]:.3f} ({_by_how_much(row, difference, evaluation.num_blocks)}), all lead "
-        f"times taken together; lead by lead it is better {when}."
+        f"{number(scored[name])} against {number(scored[rival])} ({_by_how_much(row, difference, evaluation.num_blocks)}), all "
+        f"lead times taken together; lead by lead it is better {when}."
     )
 
 
@@ -80,11 +82,24 @@ def _by_how_much(row: Mapping | None, difference: float, num_blocks: int) -> str
 
     With enough blocks there is none where many resamples hold no event: nearly all rain fell on few days.
     """
-    text = f"{difference:+.3f}"
+    text = number(difference, "+.3f")
     if row is None or not math.isfinite(row["low"]):
         days = "days" if num_blocks < MIN_BLOCKS else "days with such events"
         return f"{text}; too few {days} for a confidence interval".replace("-", "−")
-    return f"{text}, 95 % confidence {row['low']:+.3f} to {row['high']:+.3f}".replace("-", "−")
+    return f"{text}, 95 % confidence {number(row['low'], '+.3f')} to {number(row['high'], '+.3f')}".replace("-", "−")
+
+
+def number(value: float, form: str = ".3f") -> str:
+    """Return a value with the decimals of `form`, or with one digit where these are all 0; "–" if it is undefined.
+
+    form: ".3f", ".4f" or "+.3f", with a sign before every number
+    """
+    if not math.isfinite(value):
+        return UNDEFINED
+    if abs(value) < ROUNDING:
+        return f"{0.0:{form}}"
+    text = f"{value:{form}}"
+    return text if float(text) else f"{value:{'+' if form.startswith('+') else ''}.1g}"
 
 
 def seen_cases(evaluation: Evaluation) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from nowcast.errors import counted
 from nowcast.evaluation.result import Evaluation, nearest_threshold
-from nowcast.report.sentences import findings, seen_cases
+from nowcast.report.sentences import findings, number, seen_cases
 from nowcast.scores import SCORES
 from nowcast.scores.bootstrap import LEVEL, MIN_BLOCKS, NUM_SAMPLES, SEED
 from nowcast.scores.boxes import SUM_MINUTES
@@ -224,7 +224,7 @@ def _differences(evaluation: Evaluation, rows: Sequence[Mapping] | None, width: 
 
 
 def _signed(value: float) -> str:
-    return "–" if not math.isfinite(value) else f"{value:+.3f}".replace("-", "−")
+    return number(value, "+.3f").replace("-", "−")
 
 
 def confidence(evaluation: Evaluation) -> str:
@@ -238,11 +238,6 @@ def confidence(evaluation: Evaluation) -> str:
     cases = f"cases per block on average: {evaluation.num_cases / evaluation.num_blocks:.3g}"
     method = f"{NUM_SAMPLES} resamples, seed {SEED}; differences are paired"
     return f"Intervals: {100 * LEVEL:g} % block bootstrap over {blocks} (a block is one day of one record), {cases}; {method}."
-
-
-def number(value: float) -> str:
-    """Return a value with three decimals, "–" if it is undefined."""
-    return "–" if not math.isfinite(value) else f"{value:.3f}"
 
 
 def _wrapped(sentence: str, width: int) -> list[str]:

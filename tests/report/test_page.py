@@ -23,7 +23,7 @@ from nowcast.report import folder as report_folder
 from nowcast.report import page as report_page
 from nowcast.report.case_maps import CASE_PICTURES, draw_animation, draw_maps
 from nowcast.report.page_tables import Table, fitted
-from nowcast.report.sentences import headline
+from nowcast.report.sentences import headline, number
 from nowcast.scores import SCORES
 from nowcast.scores.ensemble import EnsembleSums, add_members
 from nowcast.scores.exceedance import ExceedanceSums
@@ -167,8 +167,15 @@ def test_wide_tables_are_turned_or_cut_and_columns_of_zeros_left_out():
         assert (gone.rows, gone.note) == ([], "left out, because every score is 0 or undefined for all forecasters.")
 
 
+def test_a_small_score_is_not_left_out_as_0():
+    cells = [number(0.00002, ".4f"), f"{number(-0.0001)} [{number(-0.0003)}, {number(0.0)}]", number(-0.0)]
+    (shown,) = fitted([Table("small", ["forecaster", "Brier", "bias", "none"], [["a", *cells]])])
+    assert shown.rows == [["a", "2e-05", "-0.0001 [-0.0003, 0.000]"]]
+    assert (shown.header, shown.note) == (["forecaster", "Brier", "bias"], "Left out, because 0 or undefined for all: none.")
+
+
 def test_a_difference_of_0_with_an_interval_is_shown():
-    rows = [["a − b", "+0.000 [−0.013, +0.012]", "−0.000 [−0.000, +0.000]", "+0.001"]]
+    rows = [["a − b", "+0.000 [−0.013, +0.012]", "+0.000 [+0.000, +0.000]", "+0.001"]]
     (shown,) = fitted([Table("difference", ["", "CSI", "MAE", "RMSE"], rows)])
     assert (shown.header, shown.rows) == (["", "CSI", "RMSE"], [["a − b", "+0.000 [−0.013, +0.012]", "+0.001"]])
 

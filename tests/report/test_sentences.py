@@ -1,5 +1,6 @@
 """The sentences below the table: each is written only where the scores support it."""
 
+import math
 import re
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from nowcast.evaluation.result import Evaluation
 from nowcast.quantity import RAIN_RATE
-from nowcast.report.sentences import findings, headline
+from nowcast.report.sentences import findings, headline, number
 from nowcast.scores import Setup, tallies
 
 THRESHOLDS = (1.0, 5.0)
@@ -238,3 +239,23 @@ def test_the_interval_of_a_baseline_before_a_less_simple_one_is_found():
     low, high = (f"{-row[end]:+.3f}" for end in ("high", "low"))
     assert low != high
     assert f"(+{-row['value']:.3f}, 95 % confidence {low} to {high})" in headline(result, result.rows())
+
+
+@pytest.mark.parametrize(
+    ("value", "form", "text"),
+    [
+        (0.1234, ".3f", "0.123"),
+        (0.0005001, ".3f", "0.001"),
+        (0.00042, ".3f", "0.0004"),
+        (-0.00042, ".3f", "-0.0004"),
+        (0.00003, ".4f", "3e-05"),
+        (0.00042, "+.3f", "+0.0004"),
+        (-0.00042, "+.3f", "-0.0004"),
+        (-0.0, ".3f", "0.000"),
+        (-0.0, "+.3f", "+0.000"),
+        (-2.2e-16, "+.3f", "+0.000"),  # the rounding error of sums
+        (math.nan, ".3f", "–"),
+    ],
+)
+def test_only_0_looks_like_0_and_it_has_no_minus(value, form, text):
+    assert number(value, form) == text

@@ -220,3 +220,12 @@ def test_a_glob_names_all_runs_that_it_matches(tmp_path, monkeypatch):
     for name in ("a", "b"):
         (tmp_path / "runs" / name / "best.safetensors").touch()
     assert spread_runs(["runs/*", "persistence", "f*.nc"]) == ["runs/a", "runs/b", "persistence", "f*.nc"]
+
+
+def test_small_differences_are_not_written_as_0():
+    """Half of "−0.000 to +0.000" is a sign that decides whether 0 lies inside."""
+    result = evaluation(names=("persistence", "a", "b"), thresholds=(1.0,), leads=1)
+    rows = [row | {"value": -0.0002, "low": -0.0004, "high": -0.0} for row in result.rows()]
+    lines = table(result, rows=rows).splitlines()
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("difference, pooled")]
+    assert [line.split()[-1] for line in lines[at + 1 : at + 4]] == ["−0.0002", "−0.0004", "+0.000"]
