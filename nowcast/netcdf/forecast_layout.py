@@ -203,7 +203,7 @@ def names_quantiles(dim: str) -> bool:
 
 
 def own_members(dataset, layout: ForecastLayout, path: Path) -> tuple[int, ...]:
-    """Return the numbers of the members in an open file that holds part of an ensemble; () if they are not stated.
+    """Return the numbers of the members in an open file, in the order of its fields; () if they are not stated.
 
     They come from the coordinate of members; that of a single member also from a scalar variable such as `realization`, a
     global attribute, or the name of the file or its folder.
@@ -232,8 +232,8 @@ def _whole_numbers(variable) -> tuple[int, ...]:
     values = np.atleast_1d(np.asarray(variable[...], np.float64))
     if not (np.isfinite(values).all() and (values >= 0).all() and (values < 1e9).all() and (values % 1 == 0).all()):
         return ()
-    numbers = tuple(sorted({int(value) for value in values}))
-    return numbers if len(numbers) == values.size else ()
+    numbers = tuple(map(int, values))
+    return numbers if len(set(numbers)) == values.size else ()
 
 
 def _thresholds(dataset, field: Field, where: str) -> tuple[tuple[float, ...], str | None]:

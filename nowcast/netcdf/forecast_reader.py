@@ -40,7 +40,7 @@ class _File:
     times: Times
     grid: Grid
     source: str
-    members: tuple[int, ...]  # numbers of the members in the file; () if unknown
+    members: tuple[int, ...]  # numbers of the members in the file, in the order of its fields; () if unknown
     training: str | None = None  # text of its global attribute TRAINING_PERIODS
 
 
@@ -84,10 +84,24 @@ class Forecasts:
         return np.concatenate([self._read(case, *run) for run in self._runs(case, leads)])
 
     def members(self, case: int, lead: int) -> np.ndarray:
-        """Read the members at one lead, (member, y, x) mm/h; a deterministic forecast has one member."""
+        """Read the members at one lead, (member, y, x) mm/h, in order of number; a deterministic forecast has one member."""
         self._require(case)
         parts = [self._read(case, lead, 1, part=part) for part in range(self.sources.shape[2])]
-        return np.concatenate(parts).reshape(self.num_members, *self.grid.shape)
+        fields = np.concatenate(parts).reshape(self.num_members, *self.grid.shape)
+        numbers = self._numbers(self.sources[case, lead, :, 0])
+        return fields if numbers == sorted(numbers) else fields[np.argsort(numbers)]
+
+    @property
+    def member_numbers(self) -> tuple[int, ...]:
+        """Return the numbers of the members, ascending: 0, 1, … if files do not state them, or cases have other ones."""
+        parts = np.unique(self.sources[..., 0].reshape(-1, self.sources.shape[2]), axis=0)
+        stated = {tuple(sorted(self._numbers(files))) for files in parts}
+        return stated.pop() if len(stated) == 1 and () not in stated else tuple(range(self.num_members))
+
+    def _numbers(self, files: Sequence[int]) -> list[int]:
+        """Return the numbers of the members in files, of each file ascending; [] unless every member has one."""
+        numbers = [number for file in files for number in sorted(self.files[file].members)]
+        return numbers if len(numbers) == self.num_members else []
 
     def probabilities(self, case: int, lead: int, columns: Sequence[int]) -> np.ndarray:
         """Read the probabilities at one lead of the thresholds at these positions.
@@ -152,7 +166,8 @@ class Forecasts:
                 fields = file.layout.field.read(dataset, frames, file.layout.conversion, turned=file.grid.turned)
             except (OSError, RuntimeError, IndexError, KeyError, ValueError) as error:
                 raise unreadable(error, f"{file.path}: case {case} cannot be read", "The file is damaged.") from error
-        return fields.reshape(-1, *self.grid.shape)
+        fields = fields.reshape(-1, *self.grid.shape)
+        return fields[np.argsort(file.members)] if len(file.members) > 1 else fields  # totals are differenced by member
 
 
 def _selection(file: _File, position: int, count: int, threshold: int) -> dict[str, int | slice]:

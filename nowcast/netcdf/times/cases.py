@@ -17,7 +17,10 @@ _SHOWN = 6  # numbers of members that a message lists
 
 
 class File(Protocol):
-    """The attributes of a forecast file that this module needs; `members`: numbers of its members, () if unknown."""
+    """The attributes of a forecast file that this module needs.
+
+    members: numbers of its members, in the order of its fields; () if unknown
+    """
 
     path: Path
     times: Times
@@ -38,7 +41,7 @@ def order_cases(files: Sequence[File], where: str) -> tuple[np.ndarray, np.ndarr
     position = np.concatenate([np.arange(file.times.valid.size) for file in files])
     if not len(leads):
         raise DataError(f"{where} has no forecasts: a dimension of its times is 0 long.\nExpected at least one lead time.")
-    first = np.array([file.members[0] if file.members else -1 for file in files])[number]
+    first = np.array([min(file.members, default=-1) for file in files])[number]
     order = np.lexsort((first, leads, references))
     references, leads, sources = references[order], leads[order], np.stack([number, position], axis=-1)[order]
     is_next = np.append(True, (references[1:] != references[:-1]) | (leads[1:] != leads[:-1]))
@@ -84,11 +87,12 @@ def _require_same_members(
 
     groups: for each forecast and lead time the numbers of the files with its parts
     """
-    held = [tuple(member for n in group for member in files[n].members) for group in groups]
+    held = [tuple(sorted(member for n in group for member in files[n].members)) for group in groups]
     before = 0
     for n, group in enumerate(groups):
         is_same_case = references[n] == references[before]
-        if len(group) != len(groups[before]) or (len(group) > 1 and is_same_case and held[n] != held[before]):
+        are_told = len(group) > 1 or min(len(held[n]), len(held[before])) > 1  # the number of one may be that in its name
+        if len(group) != len(groups[before]) or (are_told and is_same_case and held[n] != held[before]):
             raise DataError(
                 f"{where}: the forecast from {references[n]}Z for {(references + leads)[n]}Z has {_named(held[n])} but that "
                 f"from {references[before]}Z for {(references + leads)[before]}Z has {_named(held[before])}.\n"

@@ -95,7 +95,28 @@ def test_a_file_for_each_member_and_lead_time_and_several_members_to_a_file_are_
             file["realization"][:] = members
     found = read_forecast(str(tmp_path / "*.nc"))
     assert (found.kind, found.num_members) == ("ensemble", 4)
-    np.testing.assert_allclose(found.members(0, 1), MEMBERS[[2, 0, 1, 1], 1], rtol=1e-5)
+    assert found.member_numbers == (0, 1, 2, 5)
+    np.testing.assert_allclose(found.members(0, 1), MEMBERS[[0, 1, 2, 1], 1], rtol=1e-5)
+
+
+def by_lead(folder, *orders):
+    """Write a file for each lead time, whose members are stored in an order of their own."""
+    folder.mkdir()
+    for lead, order in enumerate(orders):
+        improver_file(folder / f"{lead}.nc", MEMBERS[order, lead], reference=REFERENCE, lead_minutes=5 * (lead + 1))
+        with edit(folder / f"{lead}.nc") as file:
+            file["realization"][:] = [(2, 4, 7)[member] for member in order]
+    return folder
+
+
+def test_members_that_files_store_in_another_order_are_told_apart_by_number(tmp_path):
+    found = read_forecast(by_lead(tmp_path / "fc", [1, 2, 0], [2, 0, 1]))
+    for lead in range(2):
+        np.testing.assert_allclose(found.members(0, lead), MEMBERS[:, lead], rtol=1e-5)
+    assert found.member_numbers == (2, 4, 7)
+    says = r"T00:25:00Z has the 2 members 2, 7 but that from .*T00:20:00Z has the 2 members 2, 4\.\nExpected the same members"
+    with pytest.raises(DataError, match=says):
+        read_forecast(by_lead(tmp_path / "odd", [1, 0], [2, 0]))
 
 
 def test_several_reference_times_have_each_their_members(tmp_path, grid):
