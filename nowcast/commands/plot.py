@@ -257,7 +257,7 @@ def _members(forecasts: Forecasts, case: int) -> dict[str, Callable[[int], np.nd
         members = forecasts.members(case, lead)
         return np.stack([members.mean(axis=0), *members[:MEMBERS]])
 
-    names = ["mean", *(f"member {number}" for number in range(min(MEMBERS, forecasts.num_members)))]
+    names = ["mean", *(f"member {number}" for number in forecasts.member_numbers[:MEMBERS])]
     return {name: partial(lambda side, lead: fields(lead)[side], side) for side, name in enumerate(names)}
 
 

@@ -53,6 +53,7 @@ class Series:
     exceedance: (case, lead, threshold, place) from 0 to 1
     members: (case, lead, member, place) mm/h; no members if it is not an ensemble
     member_sums: (case, lead, sum, member, place) mm
+    member_numbers: (member,) as the files number them, else 0, 1, …
     """
 
     source: str
@@ -66,6 +67,7 @@ class Series:
     exceedance: np.ndarray
     members: np.ndarray
     member_sums: np.ndarray
+    member_numbers: tuple[int, ...] = ()
 
     @property
     def is_forecast(self) -> bool:
@@ -232,6 +234,7 @@ def _of_forecasts(
     rates, known, exceedance, members = map(np.stack, zip(*found, strict=True))
     if forecasts.kind != "ensemble":
         members = members[:, :, :0]
+    numbers = forecasts.member_numbers[: members.shape[2]]
     if forecasts.kind == "probability":
         rates = np.full_like(rates, np.nan)  # what was read are probabilities
     step = _lead_step(forecasts)
@@ -239,7 +242,7 @@ def _of_forecasts(
     sums = np.stack([running_sums(*case, *how) for case in zip(rates, times, strict=True)])
     flat = [running_sums(case.reshape(len(case), -1), of, *how) for case, of in zip(members, times, strict=True)]
     member_sums = np.stack(flat).reshape(*sums.shape[:3], *members.shape[2:])
-    return Series(name, weights, wanted, references, times, rates, known, sums, exceedance, members, member_sums)
+    return Series(name, weights, wanted, references, times, rates, known, sums, exceedance, members, member_sums, numbers)
 
 
 def _members(forecasts: Forecasts, case: int, lead: int) -> np.ndarray:

@@ -46,10 +46,10 @@ def write_series(series: Sequence[Series], output: Path, *, overwrite: bool) -> 
             return
         with temporary.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
-            most = max(each.members.shape[2] for each in series)
-            writer.writerow([*_COLUMNS, *_further_columns(series[0].wanted), *_member_columns(series[0].wanted, most)])
+            numbers = sorted({number for each in series for number in each.member_numbers})
+            writer.writerow([*_COLUMNS, *_further_columns(series[0].wanted), *_member_columns(series[0].wanted, numbers)])
             for each in series:
-                writer.writerows(_rows(each, most))
+                writer.writerows(_rows(each, numbers))
 
 
 def _further_columns(wanted: Wanted) -> list[str]:
@@ -57,22 +57,28 @@ def _further_columns(wanted: Wanted) -> list[str]:
     return sums + [f"exceedance_{threshold:g}_mm_h" for threshold in wanted.thresholds]
 
 
-def _member_columns(wanted: Wanted, number: int) -> list[str]:
+def _member_columns(wanted: Wanted, numbers: Sequence[int]) -> list[str]:
     """Return the columns of each member: its rate, then its sums."""
     kinds = ["mm_h", *(f"sum_{minutes}_min_mm" for minutes in wanted.sums)]
-    return [f"member_{member}_{kind}" for kind in kinds for member in range(number)]
+    return [f"member_{member}_{kind}" for kind in kinds for member in numbers]
 
 
-def _rows(series: Series, most: int) -> Iterator[list[str]]:
-    """Yield the rows of a source, place by place, with columns for `most` members; missing values are empty."""
-    none = [np.nan] * (most - series.members.shape[2])
+def _rows(series: Series, numbers: Sequence[int]) -> Iterator[list[str]]:
+    """Yield the rows of a source, place by place, with columns for the members of these numbers; missing values are empty."""
+    columns, nothing = np.isin(numbers, series.member_numbers), np.full(len(numbers), np.nan)
+
+    def by_number(members: np.ndarray) -> np.ndarray:
+        of_row = nothing.copy()
+        of_row[columns] = members
+        return of_row
+
     for place, named in enumerate(series.weights.places):
         for case, reference in enumerate(series.reference_times):
             for lead, time in enumerate(series.times[case]):
                 values = [series.rates[case, lead, place], series.known[case, lead, place]]
                 values += [*series.sums[case, lead, :, place], *series.exceedance[case, lead, :, place]]
-                values += [*series.members[case, lead, :, place], *none]
-                values += [value for own in series.member_sums[case, lead, :, :, place] for value in (*own, *none)]
+                values += [*by_number(series.members[case, lead, :, place])]
+                values += [value for own in series.member_sums[case, lead, :, :, place] for value in by_number(own)]
                 start, after = (f"{reference}Z", f"{(time - reference) / _MINUTE:g}") if series.is_forecast else ("", "")
                 numbers = ("" if np.isnan(value) else f"{value:.5g}" for value in values)
                 yield [series.source, named.name, start, f"{time}Z", after, *numbers]
@@ -198,7 +204,7 @@ def _of_members(series: Series, ending: str, dims: tuple, rate: dict, over_place
     """Return the rain of every member, and its sums, over place, the dimensions of time, and the member."""
     dims = (*dims, f"realization{ending}")
     numbered = {"standard_name": "realization", "units": "1"}
-    variables: dict[str, tuple] = {dims[-1]: (dims[-1:], np.arange(series.members.shape[2], dtype=np.int32), numbered)}
+    variables: dict[str, tuple] = {dims[-1]: (dims[-1:], np.array(series.member_numbers, np.int32), numbered)}
     variables[f"rain_rate_members{ending}"] = (dims, over_places(series.members), rate)
     for n, minutes in enumerate(series.wanted.sums):
         variables[f"rain_sum_{minutes}_min_members{ending}"] = (

@@ -1,6 +1,7 @@
 """`nowcast plot` draws the frames asked for, north up, and refuses the rest in one line with its exit code."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import netCDF4
 import numpy as np
 import pytest
 from makers import command, rain, write_record
+from makers.stored import edit
 from PIL import Image
 
 from nowcast.commands import plot
@@ -243,6 +245,10 @@ def test_the_mean_and_the_first_members_of_an_ensemble_are_drawn_below_one_anoth
     assert [texts(tmp_path / "a.svg").count(name) for name in ("mean", "member 3", "+5 min, 00:05 UTC")] == [1, 1, 5]
     plot.plot(str(tmp_path / "f.nc"), tmp_path / "a.gif")
     assert colours(tmp_path / "a.gif").shape[1] < 1600  # five maps in the width of two
+    with edit(shutil.copy(tmp_path / "f.nc", tmp_path / "from_1.nc")) as file:  # as ECMWF numbers them
+        file["realization"][:] = np.arange(1, 7)
+    numbered = plot.open_frames(str(tmp_path / "from_1.nc"), None, None, (None, None))
+    assert [series.name for series in numbered.series] == ["mean", *(f"member {n}" for n in range(1, 5))]
     share = plot.open_frames(str(tmp_path / "f.nc"), None, None, (None, None), threshold=40)
     assert (len(share.series), share.series[0].read(0)[0, 0]) == (1, np.float32(4 / 6))
 

@@ -391,6 +391,32 @@ def test_every_member_has_its_series(record):
     assert not faults
 
 
+def test_members_keep_the_numbers_of_their_files(record):
+    """ECMWF numbers members from 1 on; two forecasts in one table have each member in the column of its number."""
+    for name, numbers in (("low", [1, 2, 3]), ("high", [3, 9, 2]), ("named", ["cf", "p1", "p2"])):
+        code, _, err = command("predict", "extrapolation", record, "--members", 3, "--leads", 2, "--output", f"{name}.nc")
+        assert code == 0, err
+        with xr.open_dataset(f"{name}.nc") as made:
+            made.load()
+        made.precip_intensity[:] = np.array([[[6]], [[12]], [[18]]])  # mm/h, of the first, second and third member
+        made = made.assign_coords(realization=("realization", numbers)).rename(realization="number")
+        made.to_netcdf(f"{name}.nc", encoding={"precip_intensity": {"dtype": "f4", "_FillValue": -9.0}})
+    at = ["--at", f"east={place_of(record, 3, 15)}", "--sums", "10"]
+    for output in ("a.csv", "a.nc"):
+        code, _, err = command("series", "low.nc", "high.nc", "named.nc", *at, "--output", output)
+        assert code == 0, err
+    rows = rows_of("a.csv")
+    columns = [[f"member_{n}_{kind}" for n in (0, 1, 2, 3, 9)] for kind in ("mm_h", "sum_10_min_mm")]
+    assert list(rows[0])[-10:] == [name for kind in columns for name in kind]
+    for kind, first, second, third in zip(columns, ("6", "1"), ("12", "2"), ("18", "3"), strict=True):
+        low, high, named = ([rows[n][name] for name in kind] for n in (1, 3, 5))
+        assert (low, high) == (["", first, second, third, ""], ["", "", third, first, second])
+        assert named == [first, second, third, "", ""]  # without numbers: from 0, in the order of the file
+    with xr.open_dataset("a.nc") as found:
+        numbers = [found[f"realization_{name}"].values.tolist() for name in ("low", "high", "named")]
+    assert numbers == [[1, 2, 3], [2, 3, 9], [0, 1, 2]]
+
+
 def test_a_full_disk_is_told_in_two_lines(record, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("NetCDF: HDF error")  # what the library says of a disk that is full

@@ -14,6 +14,7 @@ from nowcast.report.pictures.overlay import Window, earth
 
 MAP_LEADS = 3  # most lead times that have maps
 ROW_WIDTH, MAP_WIDTH, TOTAL_HEIGHT = 11.5, 2.6, 16.0  # inches: most of all maps of a row, of one map, of all rows
+ORDINALS = ("first", "second", "third")  # of the SHOWN members
 LETTERS = 14  # of the name of an ensemble at the left of a row
 BANDS = ((0.05, 0.95), (0.25, 0.75))  # quantiles of members between which a fan is shaded
 
@@ -25,7 +26,7 @@ def draw_members(example: Example, quantity: Quantity) -> bytes | None:
     leads = evenly_spaced(len(example.lead_minutes), MAP_LEADS)
     rows = [(name, lead) for lead in leads for name in example.members.fields]
     shown = max(fields.shape[1] for fields in example.members.fields.values())  # a small ensemble leaves places empty
-    columns = ["observed", "mean", *(f"member {number}" for number in range(shown))]
+    columns = ["observed", "mean", *(f"{which} member" for which in ORDINALS[:shown])]  # ensembles may number theirs otherwise
     title = f"{plain(short(example.case.record, 40))}, members from {moment(example.case.reference)} (grey: missing)"
     grid = _grid(example, len(rows), columns, title)
     for row, (name, lead) in enumerate(rows):

@@ -51,6 +51,13 @@ def test_there_is_a_row_for_each_lead_and_ensemble():
     assert draw_sums(example(), DIMENSIONLESS) is None
 
 
+def test_members_are_named_by_their_order_because_ensembles_number_them_otherwise(monkeypatch):
+    named = []
+    monkeypatch.setattr(MapGrid, "name_columns", lambda _, names: named.extend(names))
+    draw_members(example(leads=1), RAIN_RATE)
+    assert named == ["observed", "mean", "first member", "second member", "third member"]
+
+
 @pytest.mark.parametrize("sizes", [(2, 5), (5, 2)])
 def test_ensembles_of_different_sizes_share_a_picture(sizes):
     """The row of two members ends after the second; that of five has three, whichever ensemble is named first."""
