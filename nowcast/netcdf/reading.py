@@ -92,6 +92,7 @@ def make_layouts(
             layouts[key] = FrameLayout(file.field, conversion, turned, length, source, unsure, file.mean_seconds)
             conversions.setdefault(file.field, conversion)
             _warn_of_own_step(file, key[-1], step)
+            _warn_of_array(file, conversion)
     _warn_of_intervals(files)
     _warn_of_kinds(files, step)
     refined = dict(_all_refined(alike, conversions, samples))
@@ -157,6 +158,14 @@ def _warn_of_own_step(file: File, own: np.timedelta64 | None, step: np.timedelta
         apart, others = (value / np.timedelta64(60, "s") for value in (own, step))
         said = f"states no interval and is divided by {apart:g} min, its own time step; that of the record is {others:g} min"
         log.warning("%s: %s %s.\n%s", named_file(file.path), file.field.variable, said, _ADVICE)
+
+
+def _warn_of_array(file: File, conversion: Conversion) -> None:
+    """Warn of amounts in memory that state no interval: start_time and time bounds of a Dataset are not in its DataArrays."""
+    if file.field.kind == "amount" and file.interval is None and isinstance(named_file(file.path), str):
+        said = f"states no interval and is divided by {conversion.interval_seconds / 60:g} min, the time step"
+        cure = 'Give the Dataset with its start_time or time bounds, or state it: cell_methods = "time: sum over 15 minutes"'
+        warn_once(file.path, f"{file.field.variable} {said}.\n{cure}")
 
 
 def _warn_of_intervals(files: Sequence[File]) -> None:

@@ -168,7 +168,10 @@ def _labelled(case: np.ndarray, units: str | None, minutes: float | None, foreca
         raise UsageError(f'units = "{units}" is an amount, of an unknown interval: give time_step, in minutes, such as 5')
     seconds = (forecaster.time_steps or (DEFAULT_STEP,))[0] if minutes is None else round(float(minutes) * 60)
     times = np.datetime64("2000-01-01T00:00:00", "s") + np.arange(len(case)) * np.timedelta64(seconds, "s")
-    return xr.DataArray(case, {"time": times}, ("time", "y", "x"), "rain", {"units": units or "mm h-1"})
+    attributes = {"units": units or "mm h-1"}
+    if (meant := meaning(attributes["units"])) and meant.kind == "amount":
+        attributes["cell_methods"] = f"time: sum over {seconds} seconds"
+    return xr.DataArray(case, {"time": times}, ("time", "y", "x"), "rain", attributes)
 
 
 def _forecast_labelled(

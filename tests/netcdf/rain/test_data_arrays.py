@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 from makers.stored import read_one, write
 
+import nowcast
 from nowcast.netcdf.rain.data_arrays import as_record
 
 STORED = np.arange(24).reshape(2, 3, 4)
@@ -73,3 +74,29 @@ def test_numbers_of_an_array_that_is_not_unpacked_stay(tmp_path):
     path = write(tmp_path / "a.nc", STORED.astype("u1"), **BYTES, valid_max=np.uint8(20))
     with xr.open_dataset(path, mask_and_scale=False) as dataset:
         np.testing.assert_array_equal(read_array(dataset.rr), read_one(path))
+
+
+def test_amounts_that_lost_their_interval_with_the_dataset_are_told(caplog):
+    times = np.datetime64("2020-06-01T00:00:00", "ns") + np.arange(5) * np.timedelta64(5, "m")
+    fields = np.full((5, 3, 4), 3.0)  # mm in 15 minutes: 12 mm/h
+    fields[:, 0, 0] = 0
+    variables = {"rain": (("time", "y", "x"), fields, {"units": "mm"}), "start_time": ("time", times - np.timedelta64(15, "m"))}
+    whole = xr.Dataset(variables, {"time": times})
+    stated = whole["rain"].assign_attrs(cell_methods="time: sum over 15 minutes")
+    for complete in (whole, whole.set_coords("start_time")["rain"], stated):
+        np.testing.assert_allclose(read_array(complete)[:, 1:], 12, rtol=1e-6)
+    assert not caplog.messages
+    np.testing.assert_allclose(read_array(whole["rain"])[:, 1:], 36, rtol=1e-6)
+    (told,) = caplog.messages
+    assert told == (
+        "the array: rain states no interval and is divided by 5 min, the time step.\nGive the Dataset with its start_time or "
+        'time bounds, or state it: cell_methods = "time: sum over 15 minutes"'
+    )
+
+
+def test_amounts_of_numpy_arrays_cover_the_time_step_that_is_given(caplog):
+    rain = np.full((8, 12, 12), 0.5, np.float32)
+    rain[:, 0, 0] = 0
+    made = nowcast.load("persistence").forecast(rain, leads=1, units="mm", time_step=2.5)
+    np.testing.assert_allclose(made[0, 1:], 12, rtol=1e-6)
+    assert not caplog.messages
