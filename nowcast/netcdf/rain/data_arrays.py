@@ -4,6 +4,7 @@ An array in memory is written to a temporary file and opened like any other, so 
 times and coordinates of a DataArray are interpreted by the same code as those of files, with the same error messages.
 """
 
+import logging
 import re
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from nowcast.netcdf.writing.new_file import writing
 from nowcast.runtime.log_lines import is_first, standing_for
 from nowcast.runtime.signals import held
 
+log = logging.getLogger(__name__)
 DIMS = ("time", "y", "x")
 ARRAY = "the array"  # in warnings, in place of a file
 UNNAMED = "rain"  # name of a DataArray that has none
@@ -104,10 +106,35 @@ def _as_dataset(array: xr.DataArray | xr.Dataset) -> tuple[xr.Dataset, str]:
                 del where["grid_mapping"]
     dataset = _with_storable_floats(dataset)
     for variable in dataset.variables.values():
-        variable.attrs = _unpacked_attributes(variable)
+        variable.attrs = _unpacked_attributes(_without_lost_numbers(variable))
         kept = _KEPT if variable.dtype.kind in "mM" else _KEPT | _OF_TIMES
         variable.encoding = {key: value for key, value in variable.encoding.items() if key in kept}
     return dataset, name
+
+
+def _without_lost_numbers(variable: xr.Variable) -> xr.Variable:
+    """Return an array of floats without limits, flags and codes in short integers, with a warning.
+
+    They are those of packed values, and arithmetic that keeps attributes has lost the packing.
+    """
+    if variable.dtype.kind != "f" or "dtype" in variable.encoding:
+        return variable
+    lost = [name for name, value in variable.attrs.items() if is_stored_number(name) and _is_short(np.ravel(value).dtype)]
+    if not lost:
+        return variable
+    log.warning(
+        "%s: %s: numbers of packed values, whose packing was lost in arithmetic; left out.\n"
+        "Take the array before arithmetic, or give these numbers in its units",
+        *(ARRAY, ", ".join(lost)),
+    )
+    kept = variable.copy(deep=False)
+    kept.attrs = {name: value for name, value in variable.attrs.items() if name not in lost}
+    return kept
+
+
+def _is_short(kind: np.dtype) -> bool:
+    """Return whether numbers of this type are those of packed values: numbers that people write are longer integers."""
+    return kind.kind in "iu" and kind.itemsize <= 2
 
 
 def _unpacked_attributes(variable: xr.Variable) -> dict:

@@ -76,6 +76,19 @@ def test_numbers_of_an_array_that_is_not_unpacked_stay(tmp_path):
         np.testing.assert_array_equal(read_array(dataset.rr), read_one(path))
 
 
+@pytest.mark.parametrize("name", ["valid_min", "valid_max"])
+def test_packed_limits_of_an_array_after_arithmetic_are_told_and_left_out(tmp_path, caplog, name):
+    """Of 0 to 10.5 mm/h, stored as 2 to 23, a limit of 12 would leave out all, or nothing, of what it should."""
+    path = write(tmp_path / "a.nc", STORED.astype("u1"), **BYTES, **{name: np.uint8(12)})
+    with xr.open_dataset(path) as dataset, xr.set_options(keep_attrs=True):
+        found = read_array(dataset.rr * 2)
+    expected = 2.0 * (STORED * 0.5 - 1)
+    np.testing.assert_allclose(found, np.where(expected < 0, np.nan, expected), rtol=1e-6)
+    assert f"the array: {name}: numbers of packed values, whose packing was lost in arithmetic; left out.\nTake" in caplog.text
+    limited = xr.DataArray(expected, dataset.rr.coords, dataset.rr.dims, "rr", {"units": "mm h-1", name: 12.0})
+    assert np.isnan(read_array(limited)).sum() > 2  # limits in units of the array count
+
+
 def test_amounts_that_lost_their_interval_with_the_dataset_are_told(caplog):
     times = np.datetime64("2020-06-01T00:00:00", "ns") + np.arange(5) * np.timedelta64(5, "m")
     fields = np.full((5, 3, 4), 3.0)  # mm in 15 minutes: 12 mm/h
