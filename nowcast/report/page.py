@@ -187,7 +187,8 @@ def _spectra(evaluation: Evaluation, rows: Sequence[Mapping], styles: Mapping[st
     text = (
         "How much detail there is at each wavelength, independent of where it is. A forecast whose line is below the observed "
         "one (black) is too smooth. Its effective resolution is the wavelength below which it has less than half of the "
-        f"observed power (dashed). The third diagram is pooled over lead times; its axis is cut off at {HIGHEST_RATIO:g}."
+        "observed power (dashed). Forecast / observed power is pooled over lead times "
+        f"(axis cut off at {HIGHEST_RATIO:g})."
     )
     pictures = []
     observed = np.flatnonzero(first.power_o.any(axis=1))  # a lead time may have no pixel, and so no power to draw

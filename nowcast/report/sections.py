@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from nowcast.evaluation.examples import Example
 from nowcast.evaluation.member_examples import SUM_AMOUNTS
 from nowcast.evaluation.result import Evaluation
-from nowcast.report.diagrams import Style, draw_spectrum_ratio
+from nowcast.report.diagrams import HIGHEST_RATIO, Style, draw_spectrum_ratio
 from nowcast.report.maps import moment, svg
 from nowcast.report.page_tables import Table, sum_tables
 from nowcast.report.pictures.members import draw_fan, draw_members, draw_sums
@@ -97,7 +97,7 @@ def members_section(evaluation: Evaluation, rows: Sequence[Mapping], styles: Map
     text = (
         "Each member is a possible course of the rain, coherent in space and time. Fans: the median of the members, and shaded "
         "the middle 50 % and 90 % of them; black is the observation. Power of members: 1 is as rough as the observed "
-        "rain, at every wavelength; the mean of the members is always smoother."
+        f"rain, at every wavelength (axis cut off at {HIGHEST_RATIO:g}); the mean of the members is always smoother."
     )
     if evaluation.quantity.is_rain:
         text += " Probabilities of sums are fractions of members."

@@ -101,6 +101,7 @@ def test_the_page_says_what_was_scored_on_what(page):
     said = ["6 cases of 1 record, on 6 days", "for 5 to 15 minutes ahead", "0.5, 1, 5, 10 mm/h", "10 × 12", 64 * "0"]
     said += ["Intervals: 95 % block bootstrap over 6 blocks", "Written by nowcast"]
     assert [part for part in said if part not in text] == []
+    assert "Forecast / observed power is pooled over lead times (axis cut off at 2)." in page
     for heading in ("Performance", "Spectra", "Fractions skill score", "Scores against lead time", "Cases to look at"):
         assert heading in text
 

@@ -107,5 +107,6 @@ def test_the_page_has_sections_of_sums_and_members():
     }.items():
         assert page.count(f"<figcaption>{title}") == count, title
     assert "Rain of 30 minutes, all leads pooled" in page
+    assert "Power of members: 1 is as rough as the observed rain, at every wavelength (axis cut off at 2)" in page
     result.quantity = DIMENSIONLESS
     assert "minutes' rain</figcaption>" not in html.unescape(report_page.as_html(result, result.rows(), {}))
