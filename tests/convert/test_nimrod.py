@@ -24,6 +24,7 @@ def test_rates_keep_their_counts(tmp_path, name):
     record = converted(path)
     np.testing.assert_allclose(record.read([0])[0], np.where(field == -1, np.nan, field / 32), rtol=1e-6)
     assert record.times == [START + np.timedelta64(5, "m")]
+    assert record.grid.mapping_attributes["scale_factor_at_central_meridian"] == 0.9996012717
     assert stored(record)[0].dtype == np.int16
     np.testing.assert_array_equal(stored(record)[0][0], field)
 
@@ -56,6 +57,12 @@ def test_other_maps_are_those_of_the_header(tmp_path):
     assert attributes["scale_factor_at_central_meridian"] == pytest.approx(0.9)
 
 
+def test_seconds_that_are_not_stated_are_0(tmp_path):
+    data = bytearray(nimrod_field(FIELD))
+    data[14:16] = (-32767).to_bytes(2, signed=True)
+    assert converted(write_nimrod(tmp_path / "a.dat", bytes(data))).times == [START]
+
+
 def test_degrees(tmp_path):
     (tmp_path / "a").mkdir()
     record = converted(write_nimrod(tmp_path / "a" / "a.dat", nimrod_field(FIELD, map=1, north=60.0, west=-10.0, step=0.5)))
@@ -75,9 +82,11 @@ def test_sums_are_divided_by_their_period(tmp_path, stated):
 @pytest.mark.parametrize("kind", [(0, 4), (1, 1), (1, 4), (2, 1)])
 def test_values_of_other_types(tmp_path, kind):
     field = np.minimum(FIELD, 120)
-    field[3] = -2
-    record = converted(write_nimrod(tmp_path / "a.dat", nimrod_field(field, kind=kind, units="mm/h", missing=-2)))
-    np.testing.assert_allclose(record.read([0])[0], np.where(field == -2, np.nan, field), rtol=1e-6)
+    field[3, :4], field[4] = -2, -1
+    for missing in (-2, -32767):
+        made = nimrod_field(field, kind=kind, units="mm/hr", missing=missing)
+        record = converted(write_nimrod(tmp_path / "a.dat", made), "--overwrite")
+        np.testing.assert_allclose(record.read([0])[0], np.where(field < 0, np.nan, field), rtol=1e-6)
 
 
 def test_reflectivity_stays_reflectivity(tmp_path):
@@ -151,6 +160,7 @@ def test_faults_are_told(tmp_path, fault):
 def test_values_of_an_unknown_type_and_times_are_told(tmp_path):
     for position, stored_bytes, says in (
         (4 + 22, b"\0\7", "has values of type 7 in 2 bytes.\nExpected numbers of 1, 2 or 4 bytes."),
+        (4 + 10, b"\0\x3c", "has the time [2020, 6, 1, 0, 0, 60].\nExpected year, month, day, hour, minute, second."),
         (4 + 2, b"\0\x0d", "has the time [2020, 13, 1, 0, 0, 0].\nExpected year, month, day, hour, minute, second."),
         (4, b"\0\0", "has no valid time.\nExpected the year, month, day and time of each field."),
     ):

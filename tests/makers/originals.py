@@ -107,18 +107,21 @@ def write_radolan(path, field, **options):
 
 
 def nimrod_field(values, *, minutes=0, data_time=0, kind=(1, 2), units="mm/h*32", title="Rainfall rate Composite", code=213,
-                 period=0, seconds=0, corner=0, map=0, origin=(49.0, -2.0, 400e3, -100e3), scale=0.9996, ellipsoid=0, member=-1,
-                 north=1_549_500.0, west=-404_500.0, step=1000.0, missing=-1) -> bytes:  # fmt: skip
-    """Return a field of a Nimrod file: stored values (y, x), row 0 northernmost; data_time: minutes before the valid time."""
+                 period=-32767, seconds=-32767, corner=0, map=0, origin=(-32767.0,) * 4, scale=-32767.0, ellipsoid=-32767,
+                 member=-32767, north=1_549_500.0, west=-404_500.0, step=1000.0, missing=-1) -> bytes:  # fmt: skip
+    """Return a field of a Nimrod file: stored values (y, x), row 0 northernmost; data_time: minutes before the valid time.
+
+    The header is that of CEDA's composite of 00:00 on 7 February 2020, but for time and size.
+    """
     valid, analysed = stamp(minutes), stamp(minutes - data_time)
     times = [*valid.timetuple()[:6], *analysed.timetuple()[:5]]
-    integers = [*times, *kind, -32767, map, *values.shape, 2, code, 0, -32767, 17, 51]
-    integers += [corner, missing, period, -32767, ellipsoid, member, 0, 0]
-    numbers = [9999.0, -32767.0, north, step, west, step, float(missing), 1.0, 0.0, 0.0, 0.0, *origin, scale]
-    header = struct.pack(">31h", *integers) + struct.pack(">28f", *numbers, *[-32767.0] * (28 - len(numbers)))
-    header += struct.pack(">45f", *[-32767.0] * 45)
-    header += b"".join(text.encode().ljust(size) for text, size in ((units, 8), ("Radarnet", 24), (title, 24)))
-    header += struct.pack(">51h", *[0] * 49, seconds, 0)
+    integers = [*times, *kind, -32767, map, *values.shape, 2, code, 5, -32767, 0, 11]
+    integers += [corner, missing, period, -32767, ellipsoid, member, -32767, -32767]
+    numbers = [9999.0, -32767.0, north, step, west, step, float(missing), 0.0, 0.0, -32767.0, -32767.0, *origin, scale]
+    header = struct.pack(">31h", *integers) + struct.pack(">73f", *numbers, *[-32767.0] * (73 - len(numbers)))
+    texts = ((units, 8), ("Plr single site radars", 24), (title, 24))
+    header += b"".join(text.encode().ljust(size, b"\0") for text, size in texts)
+    header += struct.pack(">51h", 0, -5124, 94, *[0] * 6, 1, *[-32767] * 39, seconds, -32767)
     stored = values.astype({(0, 4): ">f4", (1, 1): "i1", (1, 2): ">i2", (1, 4): ">i4", (2, 1): "i1"}[kind]).tobytes()
     return b"".join(struct.pack(">l", len(part)) + part + struct.pack(">l", len(part)) for part in (header, stored))
 

@@ -34,6 +34,7 @@ _LAYOUT = np.dtype(
 )  # fmt: skip
 _KINDS = {(0, 4): ">f4", (1, 1): "i1", (1, 2): ">i2", (1, 4): ">i4", (2, 1): "i1"}  # by data type and bytes of a value
 _UNSTATED = -32767  # of any integer or number of the header, whatever its codes for missing values are
+_NO_RAIN = -1  # code for missing rain in most files
 _IN_SECONDS = 32767  # minutes of a period that is stated in seconds
 _TOP_LEFT = 0  # corner of the first cell
 _NATIONAL_GRID, _DEGREES, _TRANSVERSE_MERCATOR = 0, 1, 4  # maps
@@ -85,6 +86,7 @@ class Header:
         numbers = [int(number) for number in self[name]]
         if numbers[0] <= 0:
             return None
+        numbers[5:] = [0 if number == _UNSTATED else number for number in numbers[5:]]  # seconds
         try:
             return np.datetime64(datetime(*numbers), "s")
         except ValueError:
@@ -122,8 +124,11 @@ def read(path: Path, numbers: Sequence[int], options: Options) -> Iterator[np.nd
     headers = list(_headers(data, path))
     for number in numbers:
         header = headers[number]
-        raw = np.ndarray(header.shape, header.kind, data, header.position)
-        yield _encoding(header, options).store(raw.astype(header.kind.newbyteorder("=")))
+        encoding = _encoding(header, options)
+        raw = np.ndarray(header.shape, header.kind, data, header.position).astype(encoding.kind)
+        if not encoding.reflectivity:
+            raw[raw < 0] = _NO_RAIN  # whatever the codes of the header are
+        yield encoding.store(raw)
 
 
 def _is_rain(header: Header, options: Options) -> bool:
@@ -181,6 +186,7 @@ def _conversion(header: Header, options: Options) -> UnitConversion:
 def _encoding(header: Header, options: Options) -> Encoding:
     conversion, kind = _conversion(header, options), header.kind.newbyteorder("=")
     codes = (header["missing_number"] if kind.kind == "f" else header["missing"], _UNSTATED)
+    codes += () if conversion.reflectivity else (_NO_RAIN,)
     return Encoding(kind, conversion.scale, conversion.offset, tuple(map(float, codes)), None, conversion.reflectivity)
 
 
