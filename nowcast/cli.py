@@ -297,9 +297,9 @@ def _next(command: str, arguments: Iterable = (), options: Mapping[str, object] 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line. Print an error that the user can act on in one or two lines, and exit with its code."""
+    from nowcast.runtime.libraries import wait_asleep
     from nowcast.runtime.signals import Terminated, terminating
     from nowcast.runtime.streams import open_streams
-    from nowcast.runtime.waiting import wait_asleep
 
     open_streams()
     wait_asleep()

@@ -6,7 +6,7 @@ import os
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # likewise: as nowcast's command has threads wait (runtime/waiting.py)
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # likewise: as nowcast's command has threads wait (runtime/libraries.py)
 os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")  # before OpenCV is: of small fields threads take twice the time
 os.environ.pop("COLUMNS", None)  # readline sets it in pytest's process, and xdist's workers take it for that of a terminal
 

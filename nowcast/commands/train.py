@@ -17,7 +17,7 @@ from nowcast.models import num_parameters
 from nowcast.models.checkpoint import BEST, Checkpoint, read_checkpoint
 from nowcast.runtime import distributed
 from nowcast.runtime.device import pick_device
-from nowcast.runtime.memory import give_back_freed_memory
+from nowcast.runtime.libraries import give_back_freed_memory
 from nowcast.runtime.outputs import locked, may_write, replacing
 from nowcast.training import run_folder
 from nowcast.training.compatibility import as_the_run, check_resumable, other_validation, seen_windows, unlike_start

@@ -28,6 +28,7 @@ from nowcast.prediction.cases import Selection, usable_past
 from nowcast.prediction.gauges import Place
 from nowcast.prediction.running_sums import overlap
 from nowcast.runtime import distributed
+from nowcast.runtime.libraries import freed_memory_kept
 from nowcast.runtime.progress import track
 from nowcast.scores import Setup, tallies
 from nowcast.scores.boxes import left_out
@@ -38,6 +39,7 @@ from nowcast.scores.sums import Tally
 log = logging.getLogger(__name__)
 
 
+@freed_memory_kept()
 def evaluate(
     forecasters: Mapping[str, Forecaster],
     records: Sequence[Record],

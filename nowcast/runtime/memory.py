@@ -1,6 +1,5 @@
 """Memory that a process uses, keeps and can still get, in bytes: from Linux's /proc, the control group, torch or CUDA."""
 
-import ctypes
 import os
 import resource
 import sys
@@ -16,8 +15,6 @@ from torch.utils._pytree import tree_leaves
 
 from nowcast.errors import MemoryLimitError
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # options of glibc's mallopt
-MOST_KEPT, MOST_IN_HEAP = 1 << 30, 32 << 20  # bytes: freed memory kept at the end of the heap; largest block in the heap
 GROUPS, PROCESS_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -66,25 +63,6 @@ def resident_memory() -> int:
     with suppress(OSError, StopIteration):
         return _read("/proc/self/status", "VmRSS")
     return _peak_of_process()
-
-
-def keep_freed_memory() -> None:
-    """Make glibc keep freed blocks of up to MOST_IN_HEAP bytes for reuse; other C libraries are left as they are.
-
-    By default glibc returns large blocks to the system, which clears each page again when it is next used: in every training
-    step. Up to MOST_KEPT bytes stay at the end of the heap, and more while later blocks are in use, until
-    `give_back_freed_memory`.
-    """
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, MOST_IN_HEAP)
-        mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
-
-
-def give_back_freed_memory() -> None:
-    """Return the freed memory of this process to the system, if the C library is glibc."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def restart_peak(device: torch.device) -> None:

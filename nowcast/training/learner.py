@@ -24,7 +24,7 @@ from nowcast.models.transform import make_transform, network_input, split_missin
 from nowcast.quantity import Quantity
 from nowcast.runtime import distributed
 from nowcast.runtime.device import Compiled, arithmetic
-from nowcast.runtime.memory import keep_freed_memory
+from nowcast.runtime.libraries import keep_freed_memory
 from nowcast.runtime.precision import NAMES, pick_precision, warn_if_slow
 from nowcast.training.baselines import Baselines
 from nowcast.training.compatibility import fitting_weights

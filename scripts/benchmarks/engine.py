@@ -33,7 +33,8 @@ from nowcast import config
 from nowcast.dataset.archive import open_archive
 from nowcast.models import convlstm
 from nowcast.runtime.device import pick_device
-from nowcast.runtime.memory import keep_freed_memory, peak_memory, resident_memory, restart_peak
+from nowcast.runtime.libraries import keep_freed_memory
+from nowcast.runtime.memory import peak_memory, resident_memory, restart_peak
 from nowcast.runtime.precision import pick_precision
 from nowcast.runtime.progress import Stopwatch
 from nowcast.training.learner import Learner

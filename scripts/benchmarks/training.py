@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from nowcast.runtime.waiting import wait_asleep
+from nowcast.runtime.libraries import wait_asleep
 
 wait_asleep()  # as in nowcast, before torch is imported
 if "--processor-time" in sys.argv:  # else waiting threads of other libraries would be counted

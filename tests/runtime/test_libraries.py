@@ -2,7 +2,7 @@
 
 import pytest
 
-from nowcast.runtime.waiting import SPINS, wait_asleep
+from nowcast.runtime.libraries import SPINS, wait_asleep
 
 
 @pytest.mark.parametrize(
