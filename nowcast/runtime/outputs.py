@@ -23,6 +23,7 @@ _TEMPORARY = re.compile(r"\..*\.(\d+)-\d+@(.*)\.partial", re.DOTALL)
 _DAY = 86400.0  # s: age at which a temporary file of another machine, whose processes are not visible here, is stale
 DEVICES = {Path("/dev"), Path("/dev/fd")}  # where /dev/stdout leads to a regular file if the output is redirected to one
 _numbers = itertools.count()
+_tidied: set[Path] = set()  # folders that this process has freed of stale temporary files
 _locks: set[int] = set()  # open files of the folders that this process has locked
 
 
@@ -90,9 +91,12 @@ def _refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
 def replacing(path: Path, *, overwrite: bool = True, num_bytes: int | None = None) -> Iterator[Path]:
     """Yield a temporary path, which is renamed to `path` when the block succeeds and removed when it fails.
 
+    The first of a process in a folder removes what killed processes left there: listing a folder of many files takes time.
     Without `overwrite`, a file that another process has written meanwhile is kept. Raises OutputError (exit 5) for any OSError,
     also inside the block. If the disk is full, the message says how much is free and, with `num_bytes`, how much is needed.
     """
+    if path.parent.absolute() not in _tidied:
+        remove_stale(path.parent)
     temporary = temporary_path(path)
     try:
         yield temporary
@@ -160,6 +164,7 @@ def _here() -> str:
 
 def remove_stale(folder: Path) -> None:
     """Remove the temporary files and folders in `folder` whose processes are gone."""
+    _tidied.add(folder.absolute())
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             match = _TEMPORARY.fullmatch(name)

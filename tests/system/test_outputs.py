@@ -230,11 +230,22 @@ def test_a_file_that_does_not_read_back_as_it_was_written_gets_no_name(inputs, m
     assert sorted(os.listdir()) == before
 
 
-def test_what_a_killed_prediction_left_is_removed_by_the_next(inputs):
-    program = (
-        "from pathlib import Path; from nowcast.runtime.outputs import temporary_path; temporary_path(Path('f.nc')).touch()"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-    assert [name for name in os.listdir() if name.endswith(".partial")]
-    assert command("predict", "persistence", "rain.nc", "--output", "f.nc")[0] == 0
-    assert not [name for name in os.listdir() if name.endswith(".partial")]
+@pytest.mark.parametrize(
+    ("output", "argv"),
+    [
+        ("f.nc", ("predict", "persistence", "rain.nc")),
+        ("s.csv", ("series", "rain.nc", "--at", "50.1,5.2")),
+        ("s.nc", ("series", "rain.nc", "--at", "50.1,5.2")),
+        ("p.png", ("plot", "rain.nc")),
+        ("new/", ("convert", "rain.nc")),
+    ],
+)
+def test_what_a_killed_command_left_is_removed_by_the_next(inputs, output, argv):
+    left = Path(output) / "a.nc" if output.endswith("/") else Path(output)
+    left.parent.mkdir(exist_ok=True)
+    program = "import sys; from pathlib import Path; from nowcast.runtime import outputs; "
+    program += "outputs.temporary_path(Path(sys.argv[1])).touch()"
+    subprocess.run([sys.executable, "-c", program, left], check=True)
+    assert list(left.parent.glob(".*.partial"))
+    assert command(*argv, "--output", output)[0] == 0
+    assert not list(left.parent.glob(".*.partial"))
