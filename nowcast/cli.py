@@ -92,7 +92,7 @@ def plan(
     args.refuse_stdout(output)
     with args.file_in(output, records[0], ".toml") as path:
         check_output(path, records, overwrite=overwrite)
-        write(plan_records(records, **options), path)
+        write(plan_records(records, **options), path, overwrite=overwrite)
     typer.echo(path)
     _next("nowcast train", [path], {"--output": Path("runs") / path.stem})
 

@@ -33,4 +33,4 @@ def export_run(run: str, output: Path, *, grid: str | None, overwrite: bool) -> 
     if not isinstance(opened, Network):
         raise UsageError(f"{run} is not a trained network: export takes a run folder or a checkpoint")
     may_write(output, overwrite=overwrite, inputs=opened.files)
-    return export.export(opened, output, (int(sizes[1]), int(sizes[2])) if grid else None)
+    return export.export(opened, output, (int(sizes[1]), int(sizes[2])) if grid else None, overwrite=overwrite)

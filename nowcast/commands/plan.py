@@ -67,9 +67,9 @@ def run_config(output: Path, settings: Sequence[str]) -> tuple[Experiment, Calla
     return config.read(path, settings), partial(rewritten, read_text(path))
 
 
-def write(recipe: Recipe, output: Path) -> None:
-    """Write the recipe's config, complete or not at all. Raises OutputError (exit 5)."""
-    with replacing(output) as temporary:
+def write(recipe: Recipe, output: Path, *, overwrite: bool = False) -> None:
+    """Write the recipe's config, complete or not at all. Raises OutputError (exit 5), also if the file appeared meanwhile."""
+    with replacing(output, overwrite=overwrite) as temporary:
         temporary.write_text(recipe.text(), encoding="utf-8")
 
 

@@ -56,7 +56,7 @@ def plot(
     """
     suffix = check_output(output, overwrite=overwrite)
     frames = open_frames(path, variable, reference, span, observations=observations, threshold=threshold, units=units)
-    with replacing(output) as temporary:
+    with replacing(output, overwrite=overwrite) as temporary:
         draw(frames, temporary, suffix, with_motion=with_motion)
     return frames
 

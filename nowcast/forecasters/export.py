@@ -64,13 +64,13 @@ def needs_motion(network: Network) -> bool:
     return network.experiment.data.coordinates == "lagrangian" or bool(network.thresholds)
 
 
-def export(network: Network, output: Path, grid: tuple[int, int] | None = None) -> str:
+def export(network: Network, output: Path, grid: tuple[int, int] | None = None, *, overwrite: bool = True) -> str:
     """Write a network, in float32 on the CPU, to `output`; return the Python expression that forecasts with the file.
 
     grid: (y, x), for a network that needs the motion of the rain and is not made for one grid
 
     Raises UsageError (exit 2) for a network that the format cannot hold and for a grid that is missing or not needed,
-    OutputError (5) if the file cannot be written.
+    OutputError (5) if the file cannot be written or, without `overwrite`, exists.
     """
     grid = _grid_for(network, grid)
     make, load = FORMATS[output.suffix]
@@ -89,7 +89,7 @@ def export(network: Network, output: Path, grid: tuple[int, int] | None = None) 
     except Exception as error:  # exporters raise errors of many types for what they do not support
         model = network.experiment.model.name
         raise UsageError(f"{network.name} ({model}) cannot be exported to {output.suffix}: {_reason(error)}") from error
-    with replacing(output) as temporary:
+    with replacing(output, overwrite=overwrite) as temporary:
         temporary.write_bytes(content)
     return (MOVING_CALLS if grid else CALLS)[output.suffix].format(path=output)
 

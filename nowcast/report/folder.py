@@ -40,9 +40,9 @@ def write(
     contents[REPORT_HTML] = as_html(evaluation, rows, pictures, command=command).encode()
     with making_folder(output):
         for name, content in contents.items():
-            with replacing(output / name) as temporary:
+            with replacing(output / name, overwrite=overwrite) as temporary:
                 temporary.write_bytes(content)
-        with replacing(output / SCORES_NC) as temporary:
+        with replacing(output / SCORES_NC, overwrite=overwrite) as temporary:
             write_dataset(as_dataset(evaluation, rows), temporary)
     paths = [output / name for name in FILES if name in contents or name == SCORES_NC]
     log.info("written: %s", ", ".join(map(str, paths)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -249,3 +250,24 @@ def test_what_a_killed_command_left_is_removed_by_the_next(inputs, output, argv)
     assert list(left.parent.glob(".*.partial"))
     assert command(*argv, "--output", output)[0] == 0
     assert not list(left.parent.glob(".*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("work", "argv"),
+    [
+        ("nowcast.commands.plot.open_frames", ("plot", "rain.nc", "--output", "new.png")),
+        ("nowcast.commands.plan.plan_records", ("plan", "rain.nc", "--output", "new.png")),
+        ("nowcast.report.folder.as_html", ("evaluate", "persistence", "--observations", "rain.nc", "--output", ".")),
+    ],
+)
+def test_a_file_that_appears_during_the_work_is_kept(inputs, monkeypatch, undrawn, work, argv):
+    done, output = pkgutil.resolve_name(work), Path("scores.csv" if argv[0] == "evaluate" else "new.png")
+
+    def meanwhile(*args, **options):
+        output.write_text("of another process")
+        return done(*args, **options)
+
+    monkeypatch.setattr(work, meanwhile)
+    code, _, err = command(*argv)
+    assert (code, output.read_text()) == (5, "of another process"), err
+    assert f"{output} exists already" in err
