@@ -19,6 +19,7 @@ from nowcast.dataset.archive import Archive
 from nowcast.dataset.batches import Batch
 from nowcast.errors import MemoryLimitError
 from nowcast.runtime import distributed
+from nowcast.runtime.libraries import give_back_freed_memory
 from nowcast.runtime.memory import free_memory, peak_bytes, peak_memory, resident_memory, restart_peak, total_memory
 from nowcast.training.learner import Learner
 
@@ -66,6 +67,7 @@ def case_shape(data: Data, archive: Archive) -> Shape:
 def probe(learner: Learner, cases: int, shape: Shape) -> Probe:
     """Measure one update with a batch of so many random cases of `shape` (y, x) cells."""
     batch = _random_batch(learner, shape, cases)
+    give_back_freed_memory()  # of what was done before
     restart_peak(learner.device)
     start = time.perf_counter()
     _update(learner, batch)

@@ -27,7 +27,7 @@ RUN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "os.sta
 OUTSIDE = {
     "runtime/compiled.py": {"subprocess", "ctypes"},  # runs the C compiler, by a list of words, and loads what it made
     "convert/formats/grib/messages.py": {"ctypes"},  # tells ecCodes, by its own library, to print nothing
-    "runtime/memory.py": {"ctypes"},  # tells the C library to keep freed memory
+    "runtime/libraries.py": {"ctypes"},  # tells the C library to keep freed memory
 }
 
 
