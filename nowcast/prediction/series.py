@@ -98,22 +98,37 @@ class Sources:
 def open_sources(arguments: Sequence[str], *, variable: str | None, units: str | None = None) -> Sources:
     """Open each argument (file, folder or glob) as forecasts; those without forecasts are opened together as records.
 
+    Each source has a name of its own: a table tells sources apart by name.
+
     Raises UsageError (exit 2) if there are no files, DataError (exit 3) for files that cannot be used or do not hold rain.
     """
-    forecasts: dict[str, tuple[Forecasts, Forecasts | None]] = {}
-    observed = []
+    opened_forecasts, observed = [], []
     for argument in arguments:
         if (opened := _open_forecasts(argument, variable, units)) is None:
             observed.append(argument)
             continue
         path = Path(argument)
         name = path.resolve().name if path.is_dir() else path.stem if path.exists() else path.absolute().parent.name
-        forecasts[name if name not in forecasts else f"{name} {len(forecasts) + 1}"] = opened
+        opened_forecasts.append((name, opened))
     records = open_with_index(observed, variable=variable, units=units) if observed else []
+    forecasts = _named(opened_forecasts, {record.name for record in records})
     for name, quantity in [(r.name, r.quantity) for r in records] + [(n, f.quantity) for n, (f, _) in forecasts.items()]:
         if not quantity.is_rain:
             raise DataError(f"{name} holds {quantity}.\nExpected rain: sums and thresholds are those of a rain rate.")
     return Sources(tuple(records), forecasts)
+
+
+def _named(
+    opened: Sequence[tuple[str, tuple[Forecasts, Forecasts | None]]], records: set[str]
+) -> dict[str, tuple[Forecasts, Forecasts | None]]:
+    """Return the forecasts by name. One named like a record gets the word "forecast", one named like another a number."""
+    forecasts: dict[str, tuple[Forecasts, Forecasts | None]] = {}
+    for name, each in opened:
+        name = f"{name} forecast" if name in records else name
+        numbered = (f"{name} {number}" for number in itertools.count(2))
+        used = records | forecasts.keys() | {other for other, _ in opened}
+        forecasts[name if name not in forecasts.keys() | records else next(n for n in numbered if n not in used)] = each
+    return forecasts
 
 
 def _open_forecasts(argument: str, variable: str | None, units: str | None) -> tuple[Forecasts, Forecasts | None] | None:

@@ -258,6 +258,19 @@ def test_forecasts_of_one_name_and_other_grids_keep_their_own_values(tmp_path, r
     assert rates == {"f": 6, "f 2": pytest.approx((4 * 320 + 3 * 20 + 4) / 100, abs=0.01), "f 3": 6}
 
 
+def test_no_two_sources_have_one_name(tmp_path, record):
+    """A forecast of the name of its record, and forecasts of one name beside one that has the next number in its name."""
+    at = ["--at", f"a={place_of(record, 3, 4)}"]
+    for folder, name, minute in ((".", "f 2", 15), ("one", "f", 20), ("two", "f", 25), ("three", "rain", 30)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        asked = ["--reference-time", f"2020-06-01T00:{minute}", "--leads", 1, "--output", f"{folder}/{name}.nc"]
+        assert command("predict", "persistence", record, *asked)[0] == 0
+    code, _, err = command("series", "one/f.nc", "two/f.nc", "f 2.nc", "three/rain.nc", record, *at, "--output", "a.csv")
+    assert code == 0, err
+    minutes = {row["source"]: row["reference_time"][14:16] for row in rows_of("a.csv")}
+    assert minutes == {"rain": "", "f": "20", "f 3": "25", "f 2": "15", "rain forecast": "30"}
+
+
 def test_probabilities_alone_give_no_rain_rate(record):
     options = ["--probabilities", "--thresholds", "5,10", "--reference-time", "2020-06-01T00:20", "--leads", 3]
     assert command("predict", "extrapolation", record, *options, "--output", "f.nc")[0] == 0
