@@ -38,6 +38,12 @@ def evenly_spaced(number: int, most: int) -> list[int]:
     return sorted(set(np.linspace(0, number - 1, min(number, most)).round().astype(int).tolist()))
 
 
+def in_equal_steps(number: int, most: int) -> list[int]:
+    """Return up to `most` of the positions 0 … number - 1, the same number apart, including the last: motion looks steady."""
+    step = math.ceil(number / most)
+    return list(range((number - 1) % step, number, step))
+
+
 def known_window(fields: Iterable[np.ndarray]) -> tuple[slice, slice]:
     """Return the rows and columns of the smallest rectangle with all known cells of fields (y, x), and a small margin.
 

@@ -103,7 +103,7 @@ def test_an_animation_has_every_frame_and_a_picture_at_most_twelve(tmp_path):
     with Image.open("a.gif") as image:
         assert (image.n_frames, image.info["loop"]) == (14, 0)
     _, _, err = command("plot", path, "--output", "a.png", *asked)
-    assert "drawing 12 of 14 frames" in err
+    assert "drawing 7 of 14 frames, one of every 2; choose fewer by --start and --end" in err
 
 
 def test_what_comes_next_is_named(tmp_path):
@@ -242,7 +242,7 @@ def test_the_mean_and_the_first_members_of_an_ensemble_are_drawn_below_one_anoth
     for series, factor in zip(frames.series, (2.5, 0, 1, 2, 3), strict=True):
         np.testing.assert_allclose(series.read(5)[0, 0], 30 * factor, rtol=0.01)
     plot.plot(str(tmp_path / "f.nc"), tmp_path / "a.svg")
-    assert [texts(tmp_path / "a.svg").count(name) for name in ("mean", "member 3", "+5 min, 00:05 UTC")] == [1, 1, 5]
+    assert [texts(tmp_path / "a.svg").count(name) for name in ("mean", "member 3", "+10 min, 00:10 UTC")] == [1, 1, 5]
     plot.plot(str(tmp_path / "f.nc"), tmp_path / "a.gif")
     assert colours(tmp_path / "a.gif").shape[1] < 1600  # five maps in the width of two
     with edit(shutil.copy(tmp_path / "f.nc", tmp_path / "from_1.nc")) as file:  # as ECMWF numbers them

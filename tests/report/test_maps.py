@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from nowcast.evaluation.coarsen import DISPLAY_CELLS, block_means, block_size, evenly_spaced
+from nowcast.evaluation.coarsen import DISPLAY_CELLS, block_means, block_size, evenly_spaced, in_equal_steps
 from nowcast.evaluation.examples import ScoredCase, choose, make_example
 from nowcast.quantity import DIMENSIONLESS, RAIN_RATE, Quantity
 from nowcast.report import case_maps, maps
@@ -114,6 +114,14 @@ def test_of_many_frames_some_are_chosen_with_the_first_and_the_last():
     assert evenly_spaced(3, 5) == [0, 1, 2]
     assert evenly_spaced(24, 3) == [0, 12, 23]
     assert evenly_spaced(1, 3) == [0]
+
+
+@pytest.mark.parametrize(
+    ("number", "most", "chosen"),
+    [(13, 12, range(0, 13, 2)), (14, 12, range(1, 14, 2)), (12, 4, [2, 5, 8, 11]), (12, 12, range(12)), (1, 4, [0])],
+)
+def test_frames_in_equal_steps_end_with_the_last(number, most, chosen):
+    assert in_equal_steps(number, most) == list(chosen)
 
 
 # Cases to look at

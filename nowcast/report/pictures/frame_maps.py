@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced, known_window
+from nowcast.evaluation.coarsen import block_means, block_size, in_equal_steps, known_window
 from nowcast.motion import motion
 from nowcast.netcdf.places.locating import Locator
 from nowcast.quantity import Quantity
@@ -22,7 +22,7 @@ from nowcast.report.pictures.overlay import ARROWS, Stroke, Window, arrows, eart
 
 log = logging.getLogger(__name__)
 PANELS, ANIMATIONS = (".png", ".svg", ".pdf"), (".gif", ".mp4")
-MOST_PANELS, MOST_FRAMES = 12, 120  # of a picture and of an animation; of more frames, evenly spaced ones are drawn
+MOST_PANELS, MOST_FRAMES = 12, 120  # of a picture and of an animation; of more frames, one of every n is drawn
 MOST_TIMES = 4  # of a picture of more than two sides, such as members
 PANEL_INCHES, LARGEST_INCHES, ROW_INCHES = 2.7, 6.0, 11.0  # width of a panel: at least, at most; of a row of fewer panels
 CELLS_PER_INCH = 110  # of the longer side of a map; larger grids are averaged in blocks
@@ -145,10 +145,10 @@ class _Canvas:
 
 
 def _choose(frames: Frames, most: int) -> list[int]:
-    chosen = evenly_spaced(len(frames.labels), most)
-    if len(chosen) < len(frames.labels):
+    chosen, count = in_equal_steps(len(frames.labels), most), len(frames.labels)
+    if len(chosen) < count:
         fewer = "" if frames.is_forecast else "; choose fewer by --start and --end"  # a forecast has no such options
-        log.info("drawing %d of %d frames, evenly spaced%s", len(chosen), len(frames.labels), fewer)
+        log.info("drawing %d of %d frames, one of every %d%s", len(chosen), count, math.ceil(count / most), fewer)
     return chosen
 
 
