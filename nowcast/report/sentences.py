@@ -281,7 +281,7 @@ def _gains_from_smoothing(evaluation: Evaluation, name: str) -> Iterator[str]:
     if not beaten:
         return
     errors = ", ".join(f"{quoted(other)} {SCORES['mse'](tally)[0]:.3g}" for other, tally in beaten.items())
-    losses = [_area(evaluation, n, bias, beaten) for n in np.flatnonzero(lost)]
+    losses = [_areas(evaluation, np.flatnonzero(lost), bias, beaten)] if lost.any() else []
     if coarser:
         others = [_resolution(tally) for tally in beaten.values() if "spectra" in tally]
         losses.append(f"it has no detail finer than {_resolution(own):.0f} km (theirs: {_range(others, '{:.0f}', ' km')})")
@@ -293,11 +293,15 @@ def _resolution(tally: Tally) -> float:
     return float(SCORES["effective_resolution"](tally)[0])
 
 
-def _area(evaluation: Evaluation, column: int, bias: np.ndarray, beaten: Mapping[str, Tally]) -> str:
-    others = [100 * SCORES["frequency_bias"](tally)[0][column] for tally in beaten.values()]
-    threshold = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
-    theirs = _range(others, "{:.0f}", " %")
-    return f"it forecasts {100 * bias[column]:.0f} % of the observed area at {threshold} (theirs: {theirs})"
+def _areas(evaluation: Evaluation, columns: Sequence[int], bias: np.ndarray, beaten: Mapping[str, Tally]) -> str:
+    """Return what share of the observed area is forecast at each of the thresholds in `columns`; the first one in full."""
+    texts = []
+    for column in columns:
+        others = [100 * SCORES["frequency_bias"](tally)[0][column] for tally in beaten.values()]
+        of, whose = ("", "") if texts else (" of the observed area", "theirs: ")
+        threshold = f"{evaluation.thresholds[column]:g}{_unit(evaluation)}"
+        texts.append(f"{100 * bias[column]:.0f} %{of} at {threshold} ({whose}{_range(others, '{:.0f}', ' %')})")
+    return f"it forecasts {', '.join(texts)}"
 
 
 def _range(values: Sequence[float], form: str, unit: str) -> str:

@@ -134,6 +134,8 @@ def test_a_better_score_by_smoothing_is_reported_with_the_lost_power():
     unknown = findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3, spacing=(np.nan, np.nan)))
     assert "% of the observed area" in unknown[-1]
     assert "detail" not in unknown[-1]
+    several = findings(evaluation({"net": smooth, "extrapolation": moved}, observed, days=3, thresholds=(1, 5, 6)))[-1]
+    assert "forecasts 0 % of the observed area at 5 mm/h (theirs: 100 %), 0 % at 6 mm/h (100 %); it has" in several
 
 
 def test_a_win_without_loss_and_a_loss_without_a_win_are_no_smooth_wins():
