@@ -12,7 +12,7 @@ def test_a_count_of_one_is_singular():
 
 def test_messages_count_one_thing_as_one():
     lines = Account(num_frames=1, num_candidates=2, num_windows=1, num_gap=1).lines()
-    assert (lines[0], lines[1].split(":")[0]) == ("1 sample in 1 frame", "  1 start time dropped")
+    assert (lines[0], lines[1].split(":")[0]) == ("1 window in 1 frame", "  1 start time dropped")
     persistence = Persistence()
     assert persistence.describe()["what"] == "The newest frame, repeated exactly (1 past frame)"
     persistence.thresholds = (1.0,)

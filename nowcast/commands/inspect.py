@@ -304,16 +304,16 @@ def _values(record: dict[str, Any]) -> str:
 
 
 def _network(record: dict[str, Any]) -> str:
-    """Return the text about training: number, frames and minutes of samples, and how many frames have rain."""
+    """Return the text about training: number, frames and minutes of windows, and how many frames have rain."""
     step, kept, *dropped = record["time_step_minutes"], *(line.strip() for line in record["account"])
     if step is None:
-        return "none: one frame is no sample"
-    sample = f"{INPUT_FRAMES} past + {LEAD_FRAMES} future frames, {(INPUT_FRAMES - 1) * step:g} + {LEAD_FRAMES * step:g} min"
+        return "none: one frame is no window"
+    window = f"{INPUT_FRAMES} past + {LEAD_FRAMES} future frames, {(INPUT_FRAMES - 1) * step:g} + {LEAD_FRAMES * step:g} min"
     if not record["windows"]["num_windows"]:
         dropped.append(
-            f"the longest run without a gap has {counted(record['longest_run'], 'frame')} (nowcast plan tries shorter samples)"
+            f"the longest run without a gap has {counted(record['longest_run'], 'frame')} (nowcast plan tries shorter windows)"
         )
     rainy = (
         f"{record['num_rainy_frames']:,} of {counted(record['num_frames_read'], 'frame')} read have rain in 1 % of the cells"
     )
-    return f"{'; '.join([f'{kept} ({sample})', *dropped])}; {rainy}"
+    return f"{'; '.join([f'{kept} ({window})', *dropped])}; {rainy}"

@@ -51,7 +51,7 @@ class Account:
     def lines(self) -> list[str]:
         """Describe the account: one line with the number kept, then one for each reason that dropped a candidate."""
         dropped = [(getattr(self, name), words) for name, words in _REASONS.items()]
-        kept = f"{counted(self.num_windows, 'sample')} in {counted(self.num_frames, 'frame')}"
+        kept = f"{counted(self.num_windows, 'window')} in {counted(self.num_frames, 'frame')}"
         return [kept] + [f"  {counted(number, 'start time')} dropped: {words}" for number, words in dropped if number]
 
 

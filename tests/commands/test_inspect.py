@@ -187,7 +187,7 @@ def test_the_lines_for_people_hold_the_facts(tmp_path):
     assert "8 × 9 cells of 1 × 1 km, y down, azimuthal_equidistant" in lines[4]
     assert lines[6].startswith("  values   0 % of the cells missing; of the others ")
     assert lines[7].startswith(
-        "  network  5 samples in 20 frames (4 past + 12 future frames, 15 + 60 min); 15 start times dropped: gap"
+        "  network  5 windows in 20 frames (4 past + 12 future frames, 15 + 60 min); 15 start times dropped: gap"
     )
     assert lines[7].endswith("; 10 of 20 frames read have rain in 1 % of the cells")
 

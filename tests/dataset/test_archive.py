@@ -39,7 +39,7 @@ def test_no_records_is_a_usage_error():
 
 def test_no_complete_window_says_why(tmp_path):
     with pytest.raises(
-        DataError, match=r"no complete training window of 2 \+ 3 frames.*\n0 samples in .*; 4 start times dropped: gap[^\n]*\.$"
+        DataError, match=r"no complete training window of 2 \+ 3 frames.*\n0 windows in .*; 4 start times dropped: gap[^\n]*\.$"
     ) as caught:
         open_archive(data([write_record(tmp_path / "a.nc", rain(frames=4))]))
     assert caught.value.exit_code == 75
@@ -107,7 +107,7 @@ def test_records_of_other_grids_and_sequences_may_have_the_same_times(tmp_path):
 def test_the_same_record_under_two_names_cannot_train_and_validate(tmp_path):
     paths = [write_record(tmp_path / name, rain(frames=10)) for name in ("a.nc", "b.nc")]
     message = (
-        r"^no complete training window.*\n6 samples in 20 .*; 6 start times dropped: at the edge of a split, or near another"
+        r"^no complete training window.*\n6 windows in 20 .*; 6 start times dropped: at the edge of a split, or near another"
     )
     with pytest.raises(DataError, match=message):
         open_archive(splits(paths, by="records", validation_records=("*/b.nc",)))

@@ -156,7 +156,7 @@ def test_accounts_add_and_are_written_in_words():
     total = a + Account(40, 40, 25, num_gap=15)
     assert total == Account(105160, 105160, 105025, num_gap=39, num_dry=96)
     assert total.lines() == [
-        "105,025 samples in 105,160 frames",
+        "105,025 windows in 105,160 frames",
         "  39 start times dropped: gap or end of file",
         "  96 start times dropped: too dry",
     ]

@@ -56,7 +56,7 @@ def test_cases_with_a_missing_frame_are_those_that_can_be_forecast(tmp_path, how
 
 def test_cases_that_no_forecaster_can_make_count_as_gaps(tmp_path):
     """They were called complete, and left out by a range or forecast files that nobody gave."""
-    says = r"no complete case of 4 past and 2 future frames .*\n0 samples in 13 frames; 13 start times dropped: gap or end"
+    says = r"no complete case of 4 past and 2 future frames .*\n0 windows in 13 frames; 13 start times dropped: gap or end"
     with pytest.raises(NotEnoughFrames, match=says):
         scored(tmp_path, Noting(4, max_absent=0), absent=[2, 5, 8, 11, 14, 17, 19])
 

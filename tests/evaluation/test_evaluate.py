@@ -199,7 +199,7 @@ def test_no_complete_case_gives_the_account_on_two_lines(tmp_path):
     assert caught.value.exit_code == 75
     assert str(caught.value) == (
         "no complete case of 9 past and 9 future frames 5 min apart to score.\n"
-        "0 samples in 8 frames; 8 start times dropped: gap or end of file. 10 frames in a row are enough for a case."
+        "0 windows in 8 frames; 8 start times dropped: gap or end of file. 10 frames in a row are enough for a case."
     )
 
 
