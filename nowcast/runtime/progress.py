@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from nowcast.errors import counted
+
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 20  # s between log lines where there is no terminal
@@ -48,7 +50,7 @@ class Progress:
         if self.terminal:
             self.bar.set_postfix(values, refresh=False)
             self.bar.update()
-        elif time.monotonic() - self.logged > SECONDS_BETWEEN_LINES:
+        elif time.monotonic() - self.logged > SECONDS_BETWEEN_LINES and self.done != self.total:  # what comes next says the end
             self.logged = time.monotonic()
             log.info("%s", self.line(values))
 
@@ -58,13 +60,17 @@ class Progress:
             self.advance()
 
     def line(self, values: dict[str, str]) -> str:
-        """Return, for example, `training 120/1,000 step, 2.1 step/s, 00:07:03 left, loss 0.02`; no rate after a single unit."""
+        """Return, for example, `training 120/1,000 steps, 2.1 steps/s, 00:07:03 left, loss 0.02`; no rate after a single unit.
+
+        Below one unit a second, the rate is the time of a unit: `20 s per case`.
+        """
         shown = "".join(f", {name} {value}" for name, value in values.items())
-        if counted := self.done - self.first:
-            rate = counted / max(time.monotonic() - self.began, 1e-9)
+        if measured := self.done - self.first:
+            rate = measured / max(time.monotonic() - self.began, 1e-9)
             left = time.strftime("%H:%M:%S", time.gmtime((self.total - self.done) / rate))
-            shown = f", {rate:.3g} {self.unit}/s, {left} left{shown}"
-        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}{shown}"
+            speed = f"{rate:.3g} {self.unit}s/s" if rate >= 1 else f"{1 / rate:.3g} s per {self.unit}"
+            shown = f", {speed}, {left} left{shown}"
+        return f"{self.what} {self.done:,}/{counted(self.total, self.unit)}{shown}"
 
 
 def track(items: Iterable[Item], what: str, *, unit: str) -> Iterator[Item]:

@@ -96,4 +96,17 @@ def test_the_rate_leaves_out_what_precedes_the_first_unit(monkeypatch, caplog):
     progress = Progress("training", total=11, unit="step")
     for clock[0] in (100.0, 125.0):  # a validation takes the first 99 s
         progress.advance(loss="1")
-    assert caplog.messages == ["training 1/11 step, loss 1", "training 2/11 step, 0.04 step/s, 00:03:45 left, loss 1"]
+    assert caplog.messages == ["training 1/11 steps, loss 1", "training 2/11 steps, 25 s per step, 00:03:45 left, loss 1"]
+
+
+def test_a_line_gives_a_rate_above_one_a_second_and_none_at_the_end(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    progress = Progress("packing rain", total=301, unit="frame")
+    for _ in range(300):
+        clock[0] += 0.125
+        progress.advance()
+    clock[0] += 60
+    progress.advance()
+    assert caplog.messages == ["packing rain 161/301 frames, 8 frames/s, 00:00:17 left"]
