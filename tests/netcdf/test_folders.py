@@ -38,7 +38,7 @@ def test_the_opening_of_many_files_shows_its_progress(tmp_path, monkeypatch, cap
         open_records([path])
         assert "opening" not in caplog.text
         open_records([tmp_path / "many"])
-    assert f"opening {tmp_path / 'many'} {MANY - 1}/{MANY} file, " in caplog.text
+    assert f"opening {tmp_path / 'many'} {MANY - 1}/{MANY} files, " in caplog.text
 
 
 def test_the_time_step_is_found_once_per_record_however_many_its_files(tmp_path, monkeypatch):
