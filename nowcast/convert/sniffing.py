@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nowcast.convert.containers import decompressed, kind_of
-from nowcast.errors import DataError
+from nowcast.errors import DataError, counted
 
 _HEAD = 4096  # bytes from which the format is detected
 _SEARCHED = 1 << 22  # bytes of an HDF5 file in which names of groups are searched
@@ -156,6 +156,7 @@ def title_of(name: str) -> str:
 
 
 def named(formats: Iterable[str]) -> str:
-    """Return the number of files by format as text, such as `8 ODIM HDF5 files and 1 GRIB file`."""
+    """Return the number of files by format as text, such as `8 ODIM HDF5 files, 2 PGM files and 1 GRIB file`."""
     counts = Counter(title_of(name) for name in formats)
-    return " and ".join(f"{count:,} {title} file{'s' if count > 1 else ''}" for title, count in counts.most_common())
+    texts = [counted(count, f"{title} file") for title, count in counts.most_common()]
+    return " and ".join(filter(None, (", ".join(texts[:-1]), *texts[-1:])))

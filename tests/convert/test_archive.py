@@ -242,7 +242,7 @@ def test_two_series_get_a_record_each(tmp_path):
     write_fmi(tmp_path / "in/fmi.pgm.gz", counts(shape=(9, 8)))
     code, _, err = command("convert", tmp_path / "in", "--output", tmp_path / "out")
     assert code == 0
-    assert "1 ODIM HDF5 file and 1 FMI PGM file and 1 KNMI HDF5 file: 3 frames in 3 new records" in err
+    assert "1 ODIM HDF5 file, 1 FMI PGM file and 1 KNMI HDF5 file: 3 frames in 3 new records" in err
     expected = ["20200601_CAPPI-LOWEST_9x8.nc", "20200601_RAD-TEST-5min_9x8.nc", "20200601_RATE_12x14.nc"]
     assert names(tmp_path / "out") == expected
     assert len(open_records([tmp_path / "out"])) == 3
