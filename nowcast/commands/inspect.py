@@ -235,11 +235,11 @@ def _forecast_lines(forecasts: dict[str, Any]) -> list[str]:
 
 
 def _lines(record: dict[str, Any]) -> list[str]:
-    step = "no time step" if record["time_step_minutes"] is None else f"every {record['time_step_minutes']:g} min"
+    step = ", no time step" if record["time_step_minutes"] is None else f" every {record['time_step_minutes']:g} min"
     files = counted(record["files"], "file")
     return [
         f"{record['name']}  ({files}, variable {record['variable']})",
-        f"  times    {record['start']} to {record['end']}, {counted(record['num_frames'], 'frame')} {step}",
+        f"  times    {record['start']} to {record['end']}, {counted(record['num_frames'], 'frame')}{step}",
         f"  gaps     {_gap_text(record)}",
         *_grid_lines(record),
         f"  values   {_values(record)}",

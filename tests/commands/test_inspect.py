@@ -77,7 +77,7 @@ def test_a_single_frame_and_an_empty_record_can_be_inspected(tmp_path):
     assert facts["maximum"] is None
     assert set(facts["wet_percent"].values()) == {None}
     text = "\n".join(commands_inspect.as_lines([facts]))
-    assert "no time step" in text
+    assert "1 frame, no time step\n" in text
     assert "all missing (1 frame read)" in text
     assert "None" not in text
 
