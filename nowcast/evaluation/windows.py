@@ -21,6 +21,7 @@ UNSCORED = "%s: left out %d of %s, since the observations lack frames there, or 
 FEWER_LEADS = "%s: only %d of %s %s scored, since %s has no more"
 NO_FRAME = "%s: left out %d of %s, because %s has no frame then (its time step is %g min)"
 SHORT_RECORDS = "no record has %d past and %d future frames without a gap: only %s scored"
+NO_CASE = "%s: not scored, since nowhere are %d past and %d future frames without a gap"
 MAX_ABSENT = Data().max_absent  # frames of a case, unless a network allows more
 
 
@@ -38,10 +39,12 @@ def find_cases(
 ) -> list[Windows]:
     """Return the cases of each record; if there is no complete case, those with fewer lead times.
 
-    Remarks on reference times of forecast files that are not among the cases, unless `every` leaves some out, and on lead times
-    that a record or another forecaster lacks.
+    Remarks on records without a case at any time, on reference times of forecast files that are not among the cases, unless
+    `every` leaves some out, and on lead times that a record or another forecaster lacks.
     """
     all_windows = _find_cases(forecasters, records, selection, remarks)
+    if any(windows.account.num_windows for windows in all_windows):
+        _remark_no_case(records, all_windows, remarks)
     _remark_fewer_leads(forecasters, records, remarks)
     references = [record.times[each.reference_positions] for record, each in zip(records, all_windows, strict=True)]
     for name, forecaster in forecasters.items():
@@ -71,6 +74,14 @@ def _find_cases(
             remarks.add(SHORT_RECORDS, with_fewer_leads[0].input_frames, min(leads), _are(fewer))
             return with_fewer_leads
     return with_all_leads
+
+
+def _remark_no_case(records: Sequence[Record], all_windows: Sequence[Windows], remarks: Remarks) -> None:
+    """Remark on records that are too short, or have too many gaps, for a case; other records are scored."""
+    pairs = zip(records, all_windows, strict=True)
+    frames = {record.name: (each.input_frames, each.lead_frames) for record, each in pairs if not each.account.num_windows}
+    for numbers, names in grouped(frames):
+        remarks.add(NO_CASE, together(names), *numbers)
 
 
 def _windows(

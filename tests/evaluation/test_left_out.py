@@ -65,3 +65,15 @@ def test_lead_times_without_a_pixel_are_told_and_not_drawn(records, caplog):
     assert f'<p class="warning">{says}</p>' in page
     assert "Power at +5 min" in page
     assert "Power at +15 min" not in page
+
+
+@pytest.mark.parametrize("names", ["b", "b and c"])
+def test_records_too_short_for_a_case_are_told(records, tmp_path, caplog, names):
+    paths = [write_record(tmp_path / f"{name}.nc", rain(frames=6, shape=(8, 8))) for name in names.split(" and ")]
+    persistence = Persistence()
+    persistence.limit_leads(6)
+    result = score([*records, *(open_records([path])[0] for path in paths)], persistence)
+    says = f"{names}: not scored, since nowhere are 1 past and 6 future frames without a gap"
+    assert caplog.messages == result.about["left_out"] == [says]
+    assert says in as_html(result, result.rows(), {})
+    assert "left_out" not in score(records, persistence).about
