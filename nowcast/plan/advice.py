@@ -47,9 +47,10 @@ def summary(
     length: Length,
     warnings: Sequence[str],
 ) -> Iterator[str]:
-    """Yield five lines: findings, recipe, split, training, and advice."""
+    """Yield five texts: findings, recipe, split, training, and advice, each advice on a line of its own."""
     frames, training = basis.frames, experiment.training
-    rainy = f"rain on about {fingerprint.num_rainy_days} of them" if fingerprint.quantity.is_rain else "not rain rate"
+    on = f"about {fingerprint.num_rainy_days}" if fingerprint.num_rainy_days else "none"
+    rainy = f"rain on {on} of them" if fingerprint.quantity.is_rain else "not rain rate"
     yield f"found:  {_frames_of(fingerprint)}, {rainy}; {_grids_of(fingerprint)}"
     yield f"recipe: configs/{basis.recipe}.toml; {basis.reason}"
     windows = f"{frames.num_training:,} training, {frames.num_validation:,} validation and {frames.num_test:,} test windows"
@@ -60,7 +61,7 @@ def summary(
     of_it = f", {length.validation_hours:.2g} h of it for validations" if length.validation_hours else ""
     hours = f"about {length.hours:.2g} h where nothing else runs{of_it}"
     yield f"train:  {training.steps:,} steps of {training.batch_size}{start}, {width}, {hours}; {length.reason}"
-    yield f"better: {'; '.join([*_advice(basis, fingerprint), *warnings])}"
+    yield "better: " + "\n        ".join([*_advice(basis, fingerprint), *warnings])
 
 
 def _advice(basis: Basis, fingerprint: Fingerprint) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nowcast.errors import counted
 from nowcast.plan.fingerprint import Fingerprint, RecordSummary
 from nowcast.plan.frames import FrameChoice, choose_frames
 
@@ -31,7 +32,7 @@ class Basis:
 
 def choose_basis(fingerprint: Fingerprint) -> Basis:
     """Return the recipe with its frames. Raises NotEnoughFrames (exit 75) where no window can be made."""
-    days = f"about {fingerprint.num_rainy_days} day{'s' if fingerprint.num_rainy_days != 1 else ''} with rain"
+    days = f"about {counted(fingerprint.num_rainy_days, 'day')} with rain" if fingerprint.num_rainy_days else "no day with rain"
     if obstacle := _obstacle(fingerprint, days):
         return Basis(RADAR, obstacle, choose_frames(fingerprint.series))
     frames = choose_frames(fingerprint.series, cycle_days=RAINY_DAYS)

@@ -195,7 +195,17 @@ def test_time_that_is_too_short_is_told_with_what_it_takes(tmp_path):
 
 def test_few_days_are_told_what_ten_would_bring(tmp_path):
     advice = made_for(str(record(tmp_path))).lines[-1]
-    assert "from 10 days with rain of one radar on, a network learns its weather" in advice
+    assert advice.splitlines()[:2] == [
+        "better: keep a day with rain out of these records, and score the network on it",
+        "        from 10 days with rain of one radar on, a network learns its weather",
+    ]
+
+
+def test_a_dry_record_has_rain_on_no_day(tmp_path):
+    found, recipe, *_, advice = made_for(str(write_record(tmp_path / "dry.nc", np.zeros((40, 24, 28), np.float32)))).lines
+    assert ", rain on none of them; 24 × 28 cells" in found
+    assert "; no day with rain, fewer than the 10 from which" in recipe
+    assert "\n        0 % of the pixels are wet: there is hardly any rain to learn from\n" in advice
 
 
 # The commands
