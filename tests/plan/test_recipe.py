@@ -205,7 +205,7 @@ def test_a_dry_record_has_rain_on_no_day(tmp_path):
     found, recipe, *_, advice = made_for(str(write_record(tmp_path / "dry.nc", np.zeros((40, 24, 28), np.float32)))).lines
     assert ", rain on none of them; 24 × 28 cells" in found
     assert "; no day with rain, fewer than the 10 from which" in recipe
-    assert "\n        0 % of the pixels are wet: there is hardly any rain to learn from\n" in advice
+    assert "\n        there is too little rain to measure motion: crop, patch" in advice
 
 
 # The commands
