@@ -149,11 +149,11 @@ def _outlines(earth: Earth, rows: range, columns: range, to_plane: Callable) -> 
 def _report(places: Sequence[Place], covered: np.ndarray, by_place: Sequence[tuple], earth: Earth, name: str) -> None:
     """Log the sizes of areas, and warn of places outside of the grid. Raises DataError (exit 3) if all are."""
     if not covered.any():
-        corners = ", ".join(f"{latitude:.4g},{longitude:.4g}" for latitude, longitude in earth.corners)
+        corners = "; ".join(f"{latitude:.4g},{longitude:.4g}" for latitude, longitude in earth.corners)
         others = (Place(place.name, place.longitude, place.latitude) for place in places if abs(place.longitude) <= 90)
         is_swapped = any(len(_cells_of(other, earth)[0]) for other in others)
         hint = " Latitude and longitude seem to be swapped: write LAT,LON." if is_swapped else ""
-        raise DataError(f"no place lies in the grid of {name}.{hint}\nIts corners are (latitude, longitude) {corners}.")
+        raise DataError(f"no place lies in the grid of {name}.{hint}\nIts corners are (latitude,longitude) {corners}.")
     for place, share, (cells, _, area) in zip(places, covered, by_place, strict=True):
         if place.area is not None:
             size = f"{area:.4g}" if area < 1000 else f"{area:,.0f}"  # without an exponent
