@@ -240,7 +240,7 @@ def _spans(evaluation: Evaluation, flags: np.ndarray, *, skip_empty: bool = Fals
             alike.setdefault(runs, []).append(threshold)
     phrases = [
         f"{_joined(evaluation, runs)}{' minutes' if runs else ''} at {_listed(thresholds, 'and')}{_unit(evaluation)}"
-        for runs, thresholds in alike.items()
+        for runs, thresholds in sorted(alike.items(), key=lambda item: not item[0])  # "not at all" comes last
     ]
     return ", ".join(phrases)
 

@@ -43,6 +43,14 @@ def test_a_sentence_gives_how_long_a_forecaster_is_better_at_each_threshold():
     assert said == ["'net' has a higher CSI than persistence up to 15 minutes at 1 mm/h, up to 5 minutes at 5 mm/h."]
 
 
+def test_thresholds_at_which_a_forecaster_is_never_better_come_last():
+    baseline, observed = by_lead(1)
+    false_alarms = observed.copy()
+    false_alarms[:, 4:7] = 2
+    said = findings(evaluation({"net": false_alarms, "persistence": baseline}, observed, days=3))
+    assert said[0] == "'net' has a higher CSI than persistence up to 5 minutes at 5 mm/h, not at all at 1 mm/h."
+
+
 @pytest.mark.parametrize(
     ("mine", "theirs", "said"),
     [
