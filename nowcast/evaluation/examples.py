@@ -4,6 +4,7 @@ While cases are scored, only their times and scores are kept. The few chosen cas
 means of their fields are kept for display.
 """
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from nowcast.evaluation.coarsen import block_means, block_size, evenly_spaced, k
 from nowcast.evaluation.member_examples import MemberExample, Points, Read, make_member_example
 from nowcast.netcdf.places.locating import Locator
 
+log = logging.getLogger(__name__)
 MAX_FRAMES = 12  # largest number of lead times of an example; of more, evenly spaced ones are kept
 
 
@@ -106,6 +108,8 @@ def make_example(
     part = known_window([*observed[leads], *(each for fields in forecasts.values() for each in fields[leads])])
     size = [each.stop - each.start for each in part]
     shown = partial(_shown, leads, part, block := block_size(size))
+    members = make_member_example(ensembles, observed, lead_minutes, leads, part, block, locator, points)
+    _report_absent(points or {}, members, case)
     chances = dict(probabilities or {}) | {name: _shares(read, len(observed), threshold) for name, read in ensembles.items()}
     return Example(
         rank=rank,
@@ -118,9 +122,16 @@ def make_example(
         threshold=threshold,
         probabilities={name: shown(each) for name, each in chances.items()},
         events=shown(np.where(np.isnan(observed), np.nan, observed >= threshold)) if chances else None,
-        members=make_member_example(ensembles, observed, lead_minutes, leads, part, block, locator, points),
-        means=tuple(ensembles),
+        members=members, means=tuple(ensembles),
     )  # fmt: skip
+
+
+def _report_absent(points: Points, members: MemberExample | None, case: ScoredCase) -> None:
+    """Warn of points without a fan in a case of the report."""
+    fans = {fan.place for fan in members.fans} if members else points
+    if absent := [name for name in points if name not in fans]:
+        says = "no fan of %s in the case of %s from %s: observation and members are not known there at all lead times"
+        log.warning(says, ", ".join(absent), case.record, case.reference)
 
 
 def _shares(read: Read, num_leads: int, threshold: float) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Members of an example case for the report: a few fields, fan charts of the area mean and at points, probabilities of sums."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,6 @@ from nowcast.scores.boxes import DIGITS, intervals
 SHOWN = 3  # number of members that are shown on maps
 SUM_AMOUNTS = (1.0, 5.0)  # mm: those of AMOUNTS that the report shows
 
-log = logging.getLogger(__name__)
 Points = Mapping[str, tuple[int, int]]  # rows and columns of the cells that have a fan, by name
 Read = Callable[[int], np.ndarray]  # the members (member, y, x) mm/h of one ensemble at a lead time, by its number
 
@@ -69,7 +67,7 @@ def make_member_example(
     leads: positions of the lead times with maps
     part, block: the area of the maps, and the side of the blocks
     locator: where the grid lies on earth, None if unknown
-    points: cells with a fan, instead of the wettest one
+    points: cells with a fan where they are known at all lead times, instead of the wettest one
     """
     if not ensembles:
         return None
@@ -132,8 +130,6 @@ def _fans(
     cell = np.unravel_index(int(np.argmax(np.where(known, observed.sum(axis=0), -1))), known.shape)
     wheres = {f"{100 * known.mean():.0f} % of the area, mean": known}
     wheres |= {name: place for name, place in points.items() if known[place]} if points else {_place(cell, locator): cell}
-    if absent := [name for name in points if name not in wheres]:
-        log.warning("no fan of %s in a case of the report: not known there at all lead times", ", ".join(absent))
     fans = []
     for place, where in wheres.items():
         members = {name: [_mean(read(lead), where) for lead in range(len(observed))] for name, read in ensembles.items()}

@@ -76,14 +76,24 @@ def test_without_ensembles_or_anything_known_there_is_less():
     assert made.fans[1].place == "wettest cell observed (49.00° N, 0.50° E)"
 
 
-def test_points_that_are_asked_for_have_fans_in_place_of_the_wettest_cell(caplog):
+def test_points_that_are_asked_for_have_fans_in_place_of_the_wettest_cell():
     observed, read = case()
     points = {"Dam": (2, 1), "Sill": (3, 4)}
     area, point = make_member_example({"ens": read}, observed, LEADS, [0], WHOLE, 1, points=points).fans
     assert (area.place, point.place) == ("90 % of the area, mean", "Dam")
     np.testing.assert_array_equal(point.observed, [1] * 6)
     np.testing.assert_array_equal(point.members["ens"], [[0.5, 2]] * 6)
-    assert "no fan of Sill" in caplog.text
+
+
+def test_points_without_a_fan_are_told_with_their_case(caplog):
+    observed, read = case()
+    points = {"Dam": (2, 1), "Sill": (3, 4)}
+    ranked = ScoredCase("record", np.datetime64("2020-06-01T00:10:00"), 0.5, 9)
+    make_example("best", ranked, LEADS, observed, {"net": observed}, ensembles={"ens": read}, spacing_km=(1, 1), points=points)
+    told = (
+        "no fan of Sill in the case of record from 2020-06-01T00:10:00: observation and members are not known there at all lead"
+    )
+    assert caplog.messages == [f"{told} times"]
 
 
 def test_gauges_are_the_cells_of_a_record(tmp_path, caplog):
